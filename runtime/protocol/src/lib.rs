@@ -1,0 +1,1 @@
+//! What both binaries agree on: parameters of every kind of step, jobs, events, artifacts, versions.

@@ -1,0 +1,1 @@
+//! Pictures to views: decoding, Pillow-exact operations, crops, counter-based random numbers. No torch.

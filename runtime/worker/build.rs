@@ -1,0 +1,17 @@
+//! Link arguments that make the worker find libtorch where it was built against, and any other one on LD_LIBRARY_PATH.
+//!
+//! RUNPATH (not RPATH) lets LD_LIBRARY_PATH win; keeping `libtorch.so` as NEEDED lets the full wheel's libtorch bring
+//! the CUDA libraries in, so that a binary built against the CPU folder runs on a CUDA machine unchanged.
+fn main() {
+    println!("cargo:rerun-if-env-changed=LIBTORCH");
+    println!("cargo:rerun-if-changed=build.rs");
+    let Ok(libtorch) = std::env::var("LIBTORCH") else {
+        println!("cargo:warning=LIBTORCH is not set; run `make libtorch` first");
+        return;
+    };
+    let lib = std::path::absolute(std::path::Path::new(&libtorch).join("lib")).expect("LIBTORCH is a path");
+    let lib = lib.display();
+    println!("cargo:rustc-link-arg=-Wl,--enable-new-dtags,-rpath,{lib}");
+    println!("cargo:rustc-link-search=native={lib}");
+    println!("cargo:rustc-link-arg=-Wl,--push-state,--no-as-needed,-ltorch,--pop-state");
+}
