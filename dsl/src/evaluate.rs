@@ -1,0 +1,329 @@
+//! What the measured numbers say: claims decided, replicates summarised.
+
+use crate::program::{Aggregate, Arithmetic, CellRef, Claim, Comparison, Expression, Pick, Relation};
+use serde::{Deserialize, Serialize};
+use statrs::distribution::{ContinuousCDF, StudentsT};
+use std::collections::BTreeSet;
+
+/// What the numbers say of a claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// The whole 95 % interval satisfies every comparison.
+    Holds,
+    /// The whole 95 % interval violates some comparison.
+    Fails,
+    /// Neither; or numbers are missing; or a single one satisfies it.
+    Undecided,
+}
+
+/// A mean with its 95 % confidence interval.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Interval {
+    /// The mean difference, left side minus right side.
+    pub mean: f64,
+    /// Lower end.
+    pub low: f64,
+    /// Upper end.
+    pub high: f64,
+    /// How many pairs.
+    pub n: usize,
+}
+
+/// A claim decided.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// What the numbers say.
+    pub outcome: Outcome,
+    /// Why, in one line for people.
+    pub detail: String,
+    /// Of the comparison that decides: the mean difference and its interval. None for a single pair.
+    pub difference: Option<Interval>,
+    /// Whether some comparison rests on one pair, and so is a plain comparison that never holds.
+    pub single: bool,
+    /// The numbers that are not there, as `metric of step` labels.
+    pub missing: Vec<String>,
+}
+
+/// Replicates in short.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Arithmetic mean; not a number when there are no values.
+    pub mean: f64,
+    /// Standard deviation with n - 1 in the denominator; none for fewer than two values.
+    pub sd: Option<f64>,
+    /// How many values.
+    pub n: usize,
+}
+
+/// Mean, standard deviation (n - 1) and count.
+pub fn summarise(values: &[f64]) -> Summary {
+    let n = values.len();
+    if n == 0 {
+        return Summary { mean: f64::NAN, sd: None, n };
+    }
+    let mean = values.iter().sum::<f64>() / n as f64;
+    let squares = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>();
+    let sd = (n > 1).then(|| (squares / (n - 1) as f64).sqrt());
+    Summary { mean, sd, n }
+}
+
+/// Decides a claim from measured numbers.
+///
+/// `value` gives the number that a step measured, or none if there is none (yet). Over replicates, the differences
+/// between left and right side are taken within each replicate, and the 95 % interval of their mean (Student's t
+/// with n - 1 degrees of freedom) decides: the claim holds when the whole interval satisfies it and fails when the
+/// whole interval violates it. Where several `replicate` axes are nested, only the outermost one is taken as
+/// independent: what lies inside is averaged first. A single pair is a plain comparison, which can fail but never
+/// hold.
+pub fn evaluate_claim(claim: &Claim, value: &dyn Fn(usize, &str, Pick) -> Option<f64>) -> Verdict {
+    let findings: Vec<Finding> =
+        claim.condition.comparisons.iter().map(|comparison| compare(comparison, value)).collect();
+    let missing: Vec<String> = findings
+        .iter()
+        .flat_map(|finding| finding.missing.iter().cloned())
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect();
+    let outcome = if findings.iter().any(|finding| finding.outcome == Outcome::Fails) {
+        Outcome::Fails
+    } else if !findings.is_empty() && findings.iter().all(|finding| finding.outcome == Outcome::Holds) {
+        Outcome::Holds
+    } else {
+        Outcome::Undecided
+    };
+    let deciding = findings.iter().find(|finding| finding.outcome == outcome);
+    let detail = match findings.as_slice() {
+        [only] => only.detail.clone(),
+        several => several
+            .iter()
+            .zip(&claim.condition.comparisons)
+            .map(|(finding, comparison)| format!("{}: {}", comparison.source, finding.detail))
+            .collect::<Vec<_>>()
+            .join("; "),
+    };
+    Verdict {
+        outcome,
+        detail,
+        difference: deciding.and_then(|finding| finding.difference),
+        single: findings.iter().any(|finding| finding.single),
+        missing,
+    }
+}
+
+/// What the numbers say of one comparison.
+struct Finding {
+    outcome: Outcome,
+    detail: String,
+    difference: Option<Interval>,
+    single: bool,
+    missing: Vec<String>,
+}
+
+impl Finding {
+    fn undecided(detail: impl Into<String>) -> Finding {
+        Finding {
+            outcome: Outcome::Undecided,
+            detail: detail.into(),
+            difference: None,
+            single: false,
+            missing: Vec::new(),
+        }
+    }
+}
+
+fn compare(comparison: &Comparison, value: &dyn Fn(usize, &str, Pick) -> Option<f64>) -> Finding {
+    let mut sets = Vec::new();
+    replicates(&comparison.left, &mut sets);
+    replicates(&comparison.right, &mut sets);
+    let mut common = sets.first().cloned().unwrap_or_default();
+    common.retain(|unit| sets.iter().all(|set| set.contains(unit)));
+    let all: BTreeSet<&String> = sets.iter().flatten().collect();
+    if common.is_empty() && !sets.is_empty() {
+        return Finding::undecided("the two sides have no replicate in common");
+    }
+    let left_out = all.len() - common.len();
+    let units: Vec<Option<&str>> =
+        if sets.is_empty() { vec![None] } else { common.iter().map(|unit| Some(unit.as_str())).collect() };
+
+    let mut missing = Vec::new();
+    let differences: Vec<Option<f64>> = units
+        .iter()
+        .map(|unit| {
+            let left = number(&comparison.left, *unit, value, &mut missing);
+            let right = number(&comparison.right, *unit, value, &mut missing);
+            Some(left? - right?)
+        })
+        .collect();
+    if !missing.is_empty() {
+        missing.sort();
+        missing.dedup();
+        let detail = format!("missing: {}", missing.join(", "));
+        return Finding { missing, ..Finding::undecided(detail) };
+    }
+    let differences: Vec<f64> = differences.into_iter().flatten().collect();
+    if differences.len() != units.len() || differences.iter().any(|difference| !difference.is_finite()) {
+        return Finding::undecided("the difference is not a finite number");
+    }
+    let mut finding = decide(&differences, comparison.relation);
+    if left_out > 0 {
+        finding.detail.push_str(&format!(
+            ", paired on the {} common {} only ({})",
+            common.len(),
+            if common.len() == 1 { "replicate" } else { "replicates" },
+            common.join("; ")
+        ));
+    }
+    finding
+}
+
+fn decide(differences: &[f64], relation: Relation) -> Finding {
+    let summary = summarise(differences);
+    let n = summary.n;
+    let Some(sd) = summary.sd else {
+        let satisfied = satisfies(summary.mean, relation);
+        return Finding {
+            outcome: if satisfied { Outcome::Undecided } else { Outcome::Fails },
+            detail: format!(
+                "difference {}, a single pair{}",
+                show(summary.mean),
+                if satisfied { ": satisfied, but one pair proves nothing" } else { "" }
+            ),
+            difference: None,
+            single: true,
+            missing: Vec::new(),
+        };
+    };
+    // A spread of zero has a point for an interval; Student's t would multiply the zero anyway.
+    let half = match StudentsT::new(0.0, 1.0, (n - 1) as f64) {
+        Ok(student) if sd > 0.0 => student.inverse_cdf(0.975) * sd / (n as f64).sqrt(),
+        _ => 0.0,
+    };
+    let interval = Interval { mean: summary.mean, low: summary.mean - half, high: summary.mean + half, n };
+    let (low, high) = (satisfies(interval.low, relation), satisfies(interval.high, relation));
+    let outcome = match (low, high) {
+        (true, true) => Outcome::Holds,
+        (false, false) => Outcome::Fails,
+        _ => Outcome::Undecided,
+    };
+    let mut detail = format!(
+        "mean difference {}, 95 % interval {} to {}, n = {n}",
+        show(interval.mean),
+        show(interval.low),
+        show(interval.high)
+    );
+    if sd == 0.0 {
+        detail.push_str(", all differences equal");
+    }
+    Finding { outcome, detail, difference: Some(interval), single: false, missing: Vec::new() }
+}
+
+/// Whether a difference of left and right side satisfies the comparison. Each relation is a half line, so an
+/// interval satisfies (violates) it as a whole exactly when both of its ends do.
+fn satisfies(difference: f64, relation: Relation) -> bool {
+    match relation {
+        Relation::Less => difference < 0.0,
+        Relation::LessOrEqual => difference <= 0.0,
+        Relation::Greater => difference > 0.0,
+        Relation::GreaterOrEqual => difference >= 0.0,
+    }
+}
+
+/// Four significant digits, without a trailing run of zeros.
+fn show(value: f64) -> String {
+    if value == 0.0 {
+        return "0".to_owned();
+    }
+    let digits = 3 - value.abs().log10().floor() as i32;
+    if !(0..=12).contains(&digits) {
+        return format!("{value:.3e}");
+    }
+    let text = format!("{value:.*}", digits as usize);
+    match text.split_once('.') {
+        Some((_, fraction)) if fraction.bytes().all(|byte| byte == b'0') => {
+            text[..text.len() - fraction.len() - 1].to_owned()
+        }
+        Some(_) => text.trim_end_matches('0').to_owned(),
+        None => text,
+    }
+}
+
+/// The independent unit that a cell belongs to: its place on the outermost replicate axis.
+fn unit(cell: &CellRef) -> Option<&str> {
+    cell.replicate.as_deref().map(|label| label.split(", ").next().unwrap_or(label))
+}
+
+/// The units of every replicated measurement in an expression.
+fn replicates(expression: &Expression, sets: &mut Vec<Vec<String>>) {
+    match expression {
+        Expression::Number(_) => {}
+        Expression::Measured { cells, .. } => {
+            let mut units: Vec<String> = Vec::new();
+            for label in cells.iter().filter_map(unit) {
+                if !units.iter().any(|known| known == label) {
+                    units.push(label.to_owned());
+                }
+            }
+            if !units.is_empty() {
+                sets.push(units);
+            }
+        }
+        Expression::Negated(inner) => replicates(inner, sets),
+        Expression::Binary { left, right, .. } => {
+            replicates(left, sets);
+            replicates(right, sets);
+        }
+        Expression::Call { arguments, .. } => arguments.iter().for_each(|argument| replicates(argument, sets)),
+    }
+}
+
+/// The expression's value in one unit; every number that is not there goes to `missing`.
+fn number(
+    expression: &Expression,
+    within: Option<&str>,
+    value: &dyn Fn(usize, &str, Pick) -> Option<f64>,
+    missing: &mut Vec<String>,
+) -> Option<f64> {
+    match expression {
+        Expression::Number(number) => Some(*number),
+        Expression::Measured { cells, pick, source } => {
+            let mut found = Vec::new();
+            let before = missing.len();
+            for cell in cells.iter().filter(|cell| cell.replicate.is_none() || unit(cell) == within) {
+                match value(cell.step, &cell.metric, *pick) {
+                    Some(number) => found.push(number),
+                    None => missing.push(match &cell.replicate {
+                        Some(replicate) => format!("{source} ({replicate})"),
+                        None => source.clone(),
+                    }),
+                }
+            }
+            if found.is_empty() && missing.len() == before {
+                missing.push(source.clone());
+            }
+            (missing.len() == before).then(|| summarise(&found).mean)
+        }
+        Expression::Negated(inner) => number(inner, within, value, missing).map(|number| -number),
+        Expression::Binary { operator, left, right } => {
+            let left = number(left, within, value, missing);
+            let right = number(right, within, value, missing);
+            let (left, right) = (left?, right?);
+            Some(match operator {
+                Arithmetic::Add => left + right,
+                Arithmetic::Subtract => left - right,
+                Arithmetic::Multiply => left * right,
+                Arithmetic::Divide => left / right,
+            })
+        }
+        Expression::Call { function, arguments } => {
+            let values: Vec<Option<f64>> =
+                arguments.iter().map(|argument| number(argument, within, value, missing)).collect();
+            let values: Vec<f64> = values.into_iter().collect::<Option<_>>()?;
+            match function {
+                Aggregate::Mean => Some(summarise(&values).mean),
+                Aggregate::Sum => Some(values.iter().sum()),
+                Aggregate::Max => values.into_iter().reduce(f64::max),
+                Aggregate::Min => values.into_iter().reduce(f64::min),
+            }
+        }
+    }
+}
