@@ -1,0 +1,151 @@
+//! Optimisers and learning-rate schedules.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::kind::Problem;
+
+/// How weights follow gradients.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Optimizer {
+    /// Stochastic gradient descent with momentum, PyTorch's order of operations, weight decay on all parameters.
+    Sgd(Sgd),
+}
+
+/// Stochastic gradient descent.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Sgd {
+    /// Learning rate at the start.
+    #[schemars(extend("exclusiveMinimum" = 0.0))]
+    pub lr: f64,
+    /// Momentum.
+    #[serde(default = "momentum")]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub momentum: f64,
+    /// L2 penalty, on every parameter.
+    #[serde(default)]
+    #[schemars(range(min = 0.0))]
+    pub weight_decay: f64,
+}
+
+fn momentum() -> f64 {
+    0.9
+}
+
+/// How the learning rate falls, per epoch e = 0…E−1.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Schedule {
+    /// ½·lr·(1 + cos(π·e/E)), no warm-up (MoCo v2).
+    Cosine(Cosine),
+    /// × `factor` from each of the epochs in `at` on.
+    Steps(Steps),
+    /// lr·(1 − e/E)^power.
+    Poly(Poly),
+    /// The learning rate stays.
+    Constant(Constant),
+}
+
+/// Half a cosine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cosine {}
+
+/// Nothing to set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Constant {}
+
+/// Step-wise.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Steps {
+    /// First epochs (counted from 0) with a lower rate, rising.
+    pub at: Vec<u64>,
+    /// Factor of each.
+    #[serde(default = "tenth")]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub factor: f64,
+}
+
+/// A polynomial.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Poly {
+    /// The exponent.
+    #[schemars(range(min = 0.0))]
+    pub power: f64,
+}
+
+impl Default for Poly {
+    fn default() -> Self {
+        Self { power: 0.9 }
+    }
+}
+
+fn tenth() -> f64 {
+    0.1
+}
+
+impl Default for Schedule {
+    fn default() -> Self {
+        Self::Cosine(Cosine {})
+    }
+}
+
+impl Schedule {
+    /// Learning rate of epoch `epoch` (from 0) out of `epochs`, for the starting rate `lr`.
+    pub fn rate(&self, lr: f64, epoch: u64, epochs: u64) -> f64 {
+        let share = epoch as f64 / epochs as f64;
+        match self {
+            Self::Cosine(_) => 0.5 * lr * (1.0 + (std::f64::consts::PI * share).cos()),
+            Self::Steps(steps) => lr * steps.factor.powi(steps.at.iter().filter(|&&at| epoch >= at).count() as i32),
+            Self::Poly(poly) => lr * (1.0 - share).powf(poly.power),
+            Self::Constant(_) => lr,
+        }
+    }
+
+    /// Relations between the fields.
+    pub fn problems(&self, field: &str) -> Vec<Problem> {
+        match self {
+            Self::Steps(steps) if steps.at.windows(2).any(|pair| pair[0] >= pair[1]) => {
+                vec![Problem::new(&format!("{field}.at"), format!("the epochs {:?} must rise", steps.at))]
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Values of PROTOCOLS (cosine per epoch, lr 0.3), computed with numpy.
+    #[test]
+    fn cosine_has_the_published_values() {
+        let rate = |e, n| Schedule::default().rate(0.3, e, n);
+        for (epoch, epochs, value, tolerance) in [
+            (0, 200, 0.3, 1e-12),
+            (1, 200, 0.29998149, 1e-8),
+            (100, 200, 0.15, 1e-9),
+            (199, 200, 1.851e-5, 1e-8),
+            (799, 800, 1.16e-6, 1e-8),
+        ] {
+            assert!(
+                (rate(epoch, epochs) - value).abs() < tolerance,
+                "epoch {epoch} of {epochs}: {}",
+                rate(epoch, epochs)
+            );
+        }
+    }
+
+    #[test]
+    fn steps_take_effect_at_their_epoch() {
+        let schedule = Schedule::Steps(Steps { at: vec![60, 80], factor: 0.1 });
+        assert_eq!(schedule.rate(30.0, 59, 100), 30.0);
+        assert!((schedule.rate(30.0, 60, 100) - 3.0).abs() < 1e-12);
+        assert!((schedule.rate(30.0, 80, 100) - 0.3).abs() < 1e-12);
+    }
+}

@@ -1,0 +1,103 @@
+//! One file per kind of step: what it takes and gives.
+
+mod command;
+mod davis;
+mod encoder;
+mod image_folder;
+mod knn;
+mod linear_probe;
+mod pretrain;
+mod propagate;
+mod scenes;
+mod segment;
+mod segmentation_pairs;
+
+pub use command::{Command, Declared};
+pub use davis::{Davis, Year};
+pub use encoder::{Copy, Encoder, Histogram, Pixels, Random, Recalibrate, Source, WeightFile};
+pub use image_folder::{ImageFolder, Labels};
+pub use knn::Knn;
+pub use linear_probe::{AugmentedFeatures, CachedFeatures, LinearProbe, ProbeFeatures};
+pub use pretrain::{BatchNorm, Contrast, KnnMonitor, Moco, Monitor, Pretrain};
+pub use propagate::{Propagate, PropagateLayer};
+pub use scenes::{Domain, Scenes};
+pub use segment::{Fcn, Profile, Segment, SegmentAugment, SegmentHead};
+pub use segmentation_pairs::SegmentationPairs;
+
+use crate::kind::KindInfo;
+
+/// Every kind of step, sorted by name.
+pub const ALL: &[KindInfo] = &[
+    KindInfo::of::<Command>(),
+    KindInfo::of::<Davis>(),
+    KindInfo::of::<Encoder>(),
+    KindInfo::of::<ImageFolder>(),
+    KindInfo::of::<Knn>(),
+    KindInfo::of::<LinearProbe>(),
+    KindInfo::of::<Pretrain>(),
+    KindInfo::of::<Propagate>(),
+    KindInfo::of::<Scenes>(),
+    KindInfo::of::<Segment>(),
+    KindInfo::of::<SegmentationPairs>(),
+];
+
+/// The kind called `name`.
+pub fn kind(name: &str) -> Option<&'static KindInfo> {
+    ALL.iter().find(|kind| kind.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_sorted_and_every_file_is_listed() {
+        assert!(ALL.windows(2).all(|pair| pair[0].name < pair[1].name));
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/steps");
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            let stem = name.trim_end_matches(".rs");
+            assert!(stem == "mod" || kind(stem).is_some(), "{name} is not in the list of kinds");
+        }
+    }
+
+    #[test]
+    fn every_field_of_every_kind_is_documented() {
+        fn walk(schema: &serde_json::Value, place: &str) {
+            if let Some(properties) = schema.get("properties").and_then(|p| p.as_object()) {
+                for (name, property) in properties {
+                    let place = format!("{place}.{name}");
+                    let variant = schema.get("additionalProperties") == Some(&false.into()) && properties.len() == 1;
+                    assert!(variant || property.get("description").is_some(), "{place} has no description");
+                    walk(property, &place);
+                }
+            }
+            for key in ["oneOf", "anyOf"] {
+                for inner in schema.get(key).and_then(|v| v.as_array()).into_iter().flatten() {
+                    walk(inner, place);
+                }
+            }
+        }
+        for kind in ALL {
+            let schema = (kind.schema)();
+            assert!(schema.get("description").is_some(), "{} has no description", kind.name);
+            walk(&schema, kind.name);
+        }
+    }
+
+    #[test]
+    fn metrics_name_floors_that_exist() {
+        for kind in ALL {
+            for metric in kind.metrics {
+                if let Some((floor, _)) = metric.floor {
+                    assert!(
+                        kind.metrics.iter().any(|m| m.name == floor),
+                        "{}.{}: no metric {floor}",
+                        kind.name,
+                        metric.name
+                    );
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! `pretrain`: MoCo v2 with two crops or constrained multi-scale crops.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::kind::{MetricInfo, OutputInfo, Problem, StepKind};
+use crate::model::Architecture;
+use crate::optimise::{Optimizer, Schedule, Sgd};
+use crate::transform::{Augment, Centre, Normalisation, Views};
+use crate::value::{ImagesInput, LabelledInput, int, yes};
+
+/// The contrastive objective.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Contrast {
+    /// InfoNCE against a queue of keys from a momentum encoder (He et al. 2020; Chen et al. 2020).
+    Moco(Moco),
+}
+
+impl Default for Contrast {
+    fn default() -> Self {
+        Self::Moco(Moco::default())
+    }
+}
+
+/// MoCo v2.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Moco {
+    /// Length of the embedding.
+    #[schemars(range(min = 2, max = 8192))]
+    pub dim: u64,
+    /// Keys in the queue; a multiple of the batch.
+    #[schemars(range(min = 1))]
+    pub queue: u64,
+    /// Share of itself that the key encoder keeps in a step.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub momentum: f64,
+    /// Temperature of the softmax.
+    #[schemars(extend("exclusiveMinimum" = 0.0))]
+    pub temperature: f64,
+    /// Head of two layers with a ReLU (MoCo v2) instead of one linear layer.
+    pub mlp: bool,
+}
+
+impl Default for Moco {
+    fn default() -> Self {
+        Self { dim: 128, queue: int::<65536>(), momentum: 0.999, temperature: 0.2, mlp: yes() }
+    }
+}
+
+/// Batch norm of the pretraining.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct BatchNorm {
+    /// Groups with statistics of their own; the key batch is shuffled among them (He et al. 2020, 3.3). 1 switches both off.
+    #[schemars(range(min = 1, max = 256))]
+    pub groups: u64,
+}
+
+impl Default for BatchNorm {
+    fn default() -> Self {
+        Self { groups: 2 }
+    }
+}
+
+/// What is watched while pretraining. Never part of the key.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Monitor {
+    /// kNN accuracy of the encoder in eval mode, on a copy, so that training does not notice.
+    Knn(KnnMonitor),
+}
+
+/// kNN accuracy over the epochs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KnnMonitor {
+    /// Labelled pictures that vote.
+    pub train: LabelledInput,
+    /// Labelled pictures that are asked: a holdout of train, never the test split.
+    pub test: LabelledInput,
+    /// Epochs between two looks; the last epoch is always looked at.
+    #[serde(default = "int::<1>")]
+    #[schemars(range(min = 1))]
+    pub every: u64,
+    /// Neighbours that vote.
+    #[serde(default = "int::<20>")]
+    #[schemars(range(min = 1))]
+    pub k: u64,
+    /// Transform of the pictures.
+    #[serde(default)]
+    pub transform: Centre,
+}
+
+/// Contrastive pretraining of an encoder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Pretrain {
+    /// Pictures to learn from.
+    pub data: ImagesInput,
+    /// Network.
+    #[serde(default)]
+    pub encoder: Architecture,
+    /// Passes over the data.
+    #[serde(default = "int::<200>")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub epochs: u64,
+    /// Pictures in a step; what is left at an epoch's end is dropped.
+    #[serde(default = "int::<256>")]
+    #[schemars(range(min = 2))]
+    pub batch: u64,
+    /// How weights follow gradients.
+    #[serde(default = "optimizer")]
+    pub optimizer: Optimizer,
+    /// How the learning rate falls.
+    #[serde(default)]
+    pub schedule: Schedule,
+    /// The objective.
+    #[serde(default)]
+    pub contrast: Contrast,
+    /// The crops that are compared.
+    #[serde(default)]
+    pub views: Views,
+    /// What happens to each crop.
+    #[serde(default)]
+    pub augment: Augment,
+    /// Normalisation of the pictures.
+    #[serde(default)]
+    pub normalise: Normalisation,
+    /// Batch norm.
+    #[serde(default)]
+    pub batch_norm: BatchNorm,
+    /// Seed of weights, queue, order, crops and augmentation.
+    #[serde(default)]
+    pub seed: u64,
+    /// What is watched on the way.
+    #[serde(default)]
+    #[schemars(extend("x-observes" = true))]
+    pub monitor: Option<Monitor>,
+}
+
+fn optimizer() -> Optimizer {
+    Optimizer::Sgd(Sgd { lr: 0.3, momentum: 0.9, weight_decay: 1e-4 })
+}
+
+impl StepKind for Pretrain {
+    const KIND: &'static str = "pretrain";
+    const VERSION: u32 = 1;
+    const RANDOM: bool = true;
+    const OUTPUTS: &'static [OutputInfo] = &[OutputInfo {
+        name: "encoder",
+        artifact: "encoder",
+        doc: "The query encoder after the last epoch, its head as `fc.*`.",
+    }];
+    const METRICS: &'static [MetricInfo] = &[
+        MetricInfo::number("final_loss", "Mean loss of the last epoch, nats."),
+        MetricInfo::number("steps", "Optimiser steps."),
+        MetricInfo::number("pictures", "Pictures seen, counted at every visit."),
+        MetricInfo::number("pixels", "Pixels of all views that went through an encoder."),
+        MetricInfo::curve("loss", "Mean loss of each epoch, nats."),
+        MetricInfo::curve("lr", "Learning rate of each epoch."),
+        MetricInfo {
+            higher_is_better: true,
+            percent: true,
+            ..MetricInfo::curve("knn_top1", "kNN accuracy on the monitor's holdout.")
+        },
+    ];
+
+    fn problems(&self) -> Vec<Problem> {
+        let mut problems = self.encoder.problems("encoder");
+        problems.extend(self.schedule.problems("schedule"));
+        problems.extend(self.views.problems("views"));
+        let Contrast::Moco(moco) = &self.contrast;
+        if !moco.queue.is_multiple_of(self.batch) {
+            let below = moco.queue - moco.queue % self.batch;
+            let nearest = if below == 0 { self.batch } else { below };
+            problems.push(Problem::new(
+                "contrast.moco.queue",
+                format!("a queue of {} is not a multiple of the batch of {}; {nearest} is", moco.queue, self.batch),
+            ));
+        }
+        if !self.batch.is_multiple_of(self.batch_norm.groups) {
+            problems.push(Problem::new(
+                "batch_norm.groups",
+                format!("a batch of {} cannot be split in {} equal groups", self.batch, self.batch_norm.groups),
+            ));
+        } else if self.batch / self.batch_norm.groups < 2 {
+            problems.push(Problem::new("batch_norm.groups", "a group needs at least two pictures for its statistics"));
+        }
+        if self.augment.blur.sigma.0 < 0.0 || self.augment.blur.sigma.0 > self.augment.blur.sigma.1 {
+            problems.push(Problem::new("augment.blur.sigma", "radii are 0 <= low <= high"));
+        }
+        if let Some(Monitor::Knn(knn)) = &self.monitor {
+            problems.extend(knn.transform.problems("monitor.knn.transform"));
+        }
+        problems
+    }
+}
