@@ -1,0 +1,168 @@
+//! Garbage collection: removes what no kept key needs.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, TryLockError};
+use std::io::Read;
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::Digest;
+use crate::cache::Cache;
+use crate::error::{Context, Error};
+use crate::files::{entries, present, remove, size_below};
+use crate::index::Table;
+
+/// Larger blobs are not searched for digests: lists of files are far smaller, and arrays are not text.
+const SEARCHED_UP_TO: u64 = 256 << 20;
+
+/// What [`Cache::gc`] removed, or would remove.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Freed {
+    /// Number of blobs.
+    pub blobs: u64,
+    /// Number of keys whose records went.
+    pub keys: u64,
+    /// Number of work folders.
+    pub work: u64,
+    /// Number of leftovers: temporary files of killed processes, and things in quarantine.
+    pub leftovers: u64,
+    /// Space of all of these, in bytes.
+    pub bytes: u64,
+}
+
+impl Cache {
+    /// Removes the records of every key outside `keep`, then every blob that no remaining record needs: neither as
+    /// output or log, nor named in such a blob, directly or through others. Named means that the blob is JSON text
+    /// with the digest in it, as a manifest has; a blob is rather kept than lost. Keys whose lease is held stay with
+    /// all they have. Also removes work folders of keys that go, temporary files left by processes that died, and
+    /// the quarantine.
+    ///
+    /// With `dry_run` only counts, beside whoever uses the cache.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] while another process (or another [`Cache::open`] of this one) has the cache open: it may
+    /// have stored blobs whose record is still to come. Something cannot be read or removed.
+    pub fn gc(&self, keep: &BTreeSet<Digest>, dry_run: bool) -> Result<Freed, Error> {
+        let _alone = if dry_run { None } else { Some(Alone::new(self)?) };
+        let mut freed = Freed::default();
+        let mut kept_blobs = BTreeSet::new();
+        let mut open = Vec::new();
+        let mut leases = Vec::new();
+        for key in self.key_list()? {
+            if keep.contains(&key) || self.is_leased(&key, &mut leases)? {
+                for (record, _) in self.read_log(&key)?.into_iter().flat_map(|log| log.records) {
+                    open.extend(record.blobs());
+                }
+                continue;
+            }
+            let path = self.log_path(&key);
+            freed.keys += 1;
+            self.count_and_remove(&path, dry_run, &mut freed)?;
+            if !dry_run {
+                self.forget(Table::Newest, &key.0);
+            }
+        }
+        let all: BTreeSet<Digest> = self.blob_list()?.into_iter().collect();
+        while let Some(digest) = open.pop() {
+            if kept_blobs.insert(digest) {
+                open.extend(self.named_in(&digest, &all)?);
+            }
+        }
+        for digest in all.difference(&kept_blobs) {
+            freed.blobs += 1;
+            self.count_and_remove(&self.blob_path(digest), dry_run, &mut freed)?;
+        }
+        for path in entries(&self.dir().join("work"))? {
+            let key = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse::<Digest>().ok());
+            if let Some(key) = key
+                && !keep.contains(&key)
+                && !self.is_leased(&key, &mut leases)?
+            {
+                freed.work += 1;
+                self.count_and_remove(&path, dry_run, &mut freed)?;
+            }
+        }
+        for path in entries(&self.dir().join("tmp"))? {
+            // Alone in the cache, so whatever is older than this process's opening belongs to nobody.
+            let metadata = present(fs::symlink_metadata(&path)).at("read", &path)?;
+            if metadata.and_then(|metadata| metadata.modified().ok()).is_some_and(|time| time < self.opened()) {
+                freed.leftovers += 1;
+                self.count_and_remove(&path, dry_run, &mut freed)?;
+            }
+        }
+        for path in entries(&self.dir().join("quarantine"))? {
+            freed.leftovers += 1;
+            self.count_and_remove(&path, dry_run, &mut freed)?;
+        }
+        Ok(freed)
+    }
+
+    fn count_and_remove(&self, path: &Path, dry_run: bool, freed: &mut Freed) -> Result<(), Error> {
+        freed.bytes += size_below(path);
+        if dry_run { Ok(()) } else { remove(path) }
+    }
+
+    /// Whether somebody holds the lease. A free one is taken until the collection is over, so that nobody in this
+    /// process starts on a key that is just going.
+    fn is_leased(&self, key: &Digest, taken: &mut Vec<crate::Lease>) -> Result<bool, Error> {
+        if taken.iter().any(|lease| lease.key() == key) {
+            return Ok(false);
+        }
+        match self.lease(key)? {
+            Some(lease) => {
+                taken.push(lease);
+                Ok(false)
+            }
+            None => Ok(true),
+        }
+    }
+
+    /// The stored blobs whose digests occur in a blob, if that is JSON text.
+    fn named_in(&self, digest: &Digest, all: &BTreeSet<Digest>) -> Result<Vec<Digest>, Error> {
+        let path = self.blob_path(digest);
+        let Some(mut file) = present(File::open(&path)).at("read", &path)? else { return Ok(Vec::new()) };
+        let metadata = file.metadata().at("read", &path)?;
+        let mut text = Vec::new();
+        let mut first = [0];
+        if !metadata.is_file()
+            || metadata.len() > SEARCHED_UP_TO
+            || file.read(&mut first).at("read", &path)? == 0
+            || !matches!(first[0], b'{' | b'[')
+        {
+            return Ok(text.into_iter().map(|_: u8| *digest).collect());
+        }
+        file.read_to_end(&mut text).at("read", &path)?;
+        let words = text.split(|byte| !byte.is_ascii_hexdigit()).filter(|word| word.len() == 64);
+        let digests = words.filter_map(|word| std::str::from_utf8(word).ok()?.parse::<Digest>().ok());
+        Ok(digests.filter(|digest| all.contains(digest)).collect())
+    }
+}
+
+/// Being the only one in the cache. Others that open it meanwhile wait.
+struct Alone<'a>(&'a Cache);
+
+impl<'a> Alone<'a> {
+    fn new(cache: &'a Cache) -> Result<Alone<'a>, Error> {
+        let version = cache.dir().join("VERSION");
+        match cache.presence().try_lock() {
+            Ok(()) => Ok(Alone(cache)),
+            Err(error) => {
+                // Changing a lock's kind gives up the old one first.
+                cache.presence().lock_shared().at("lock", &version)?;
+                Err(match error {
+                    TryLockError::WouldBlock => Error::InUse { path: cache.dir().to_owned() },
+                    TryLockError::Error(error) => Error::io("lock", &version, error),
+                })
+            }
+        }
+    }
+}
+
+impl Drop for Alone<'_> {
+    fn drop(&mut self) {
+        // A lock can only be missing here if the kernel has none left; then collection in another process is
+        // possible too early, which its own leases still guard.
+        let _ = self.0.presence().lock_shared();
+    }
+}

@@ -1,0 +1,113 @@
+//! Leases: who computes a key. A lock of the kernel, so that a killed holder leaves nothing to clean up.
+
+use std::fs::{self, File, TryLockError};
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::Digest;
+use crate::cache::Cache;
+use crate::error::{Context, Error};
+use crate::files::present;
+
+/// How long a waiting process sleeps between two looks: short beside any step worth caching.
+const PAUSE: Duration = Duration::from_millis(25);
+
+/// The right to compute one key. Ends when dropped, and by the kernel's hand when the process dies.
+#[derive(Debug)]
+pub struct Lease {
+    key: Digest,
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Lease {
+    /// The key it is for.
+    pub fn key(&self) -> &Digest {
+        &self.key
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        // Removed while still locked; whoever opened the same file before finds it gone and opens a new one. A file
+        // that cannot be removed does no harm.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+impl Cache {
+    /// Takes the lease of a key; `None` while somebody else, in this process or another, holds it.
+    ///
+    /// # Errors
+    /// The file system refuses the lock file.
+    pub fn lease(&self, key: &Digest) -> Result<Option<Lease>, Error> {
+        let path = self.lease_path(key);
+        loop {
+            let mut lock = File::options()
+                .create(true)
+                .truncate(false)
+                .read(true)
+                .write(true)
+                .open(&path)
+                .at("create the lease", &path)?;
+            match lock.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Ok(None),
+                Err(TryLockError::Error(error)) => return Err(Error::io("lock the lease", &path, error)),
+            }
+            // The holder before may have removed the file between the opening and the lock.
+            let ours = lock.metadata().at("read the lease", &path)?;
+            let there = present(fs::metadata(&path)).at("read the lease", &path)?;
+            if there.is_some_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())) {
+                // For people only (`holder`), so a full disk is no reason to refuse.
+                let _ = lock.set_len(0).and_then(|()| lock.write_all(introduction().as_bytes()));
+                return Ok(Some(Lease { key: *key, path, _lock: lock }));
+            }
+        }
+    }
+
+    /// Waits for the lease of a key: asks `poll` before every further look whether to go on, and gives `None` once
+    /// it says no. Look for a record after getting it: the holder before has most likely left one.
+    ///
+    /// # Errors
+    /// As [`Cache::lease`].
+    pub fn wait_lease(&self, key: &Digest, poll: &mut dyn FnMut() -> bool) -> Result<Option<Lease>, Error> {
+        loop {
+            if let Some(lease) = self.lease(key)? {
+                return Ok(Some(lease));
+            }
+            if !poll() {
+                return Ok(None);
+            }
+            thread::sleep(PAUSE);
+        }
+    }
+
+    /// Who holds the lease of a key, in words for people: process, host and since when. `None` when nobody does.
+    ///
+    /// # Errors
+    /// The file system refuses the lock file.
+    pub fn holder(&self, key: &Digest) -> Result<Option<String>, Error> {
+        let path = self.lease_path(key);
+        let Some(lock) = present(File::open(&path)).at("read the lease", &path)? else { return Ok(None) };
+        match lock.try_lock_shared() {
+            // Left by a process that died.
+            Ok(()) => Ok(None),
+            Err(TryLockError::WouldBlock) => present(fs::read_to_string(&path)).at("read the lease", &path),
+            Err(TryLockError::Error(error)) => Err(Error::io("lock the lease", &path, error)),
+        }
+    }
+
+    fn lease_path(&self, key: &Digest) -> PathBuf {
+        self.dir().join("leases").join(key.to_string())
+    }
+}
+
+fn introduction() -> String {
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    format!("process {} on {}, since {since} (seconds since 1970)", std::process::id(), host.trim())
+}

@@ -1,0 +1,198 @@
+//! Record logs: one append-only file per key, one line per record, newest last.
+//!
+//! A line is `{"sha256":"<of the record's bytes>","record":{…}}`. Appending is a single write under the log's lock,
+//! then an fsync. A line that was cut off by a crash ends without a line feed; the next append starts a new line.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::cache::Cache;
+use crate::error::{Context, Error};
+use crate::files::{present, shard, sync_folder};
+use crate::index::Table;
+use crate::record::RECORD_FORMAT;
+use crate::stamp::Stamp;
+use crate::{Digest, KEY_FORMAT, Record};
+
+#[derive(Serialize)]
+struct LineOut<'a> {
+    sha256: Digest,
+    record: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct LineIn<'a> {
+    sha256: Digest,
+    #[serde(borrow)]
+    record: &'a RawValue,
+}
+
+/// What a log holds.
+pub(crate) struct Log {
+    /// The log's state when it was read.
+    stamp: Stamp,
+    /// The valid records with their lines, oldest first.
+    pub records: Vec<(Record, Vec<u8>)>,
+    /// What is wrong with the others: line number from 1, and why it cannot be used.
+    pub damaged: Vec<(usize, String)>,
+}
+
+impl Cache {
+    /// The newest valid record of a key, or `None`. A damaged line is passed over and noted.
+    ///
+    /// # Errors
+    /// The log exists but cannot be read.
+    pub fn record(&self, key: &Digest) -> Result<Option<Record>, Error> {
+        let path = self.log_path(key);
+        let Some(metadata) = present(std::fs::metadata(&path)).at("read the records", &path)? else {
+            return Ok(None);
+        };
+        let stamp = Stamp::of(&metadata).to_bytes();
+        if let Some(entry) = self.get(Table::Newest, &key.0)
+            && let Some(line) = entry.strip_prefix(stamp.as_slice())
+            && let Ok(record) = parse(line, key)
+        {
+            return Ok(Some(record));
+        }
+        let Some(mut log) = self.read_log(key)? else { return Ok(None) };
+        let Some((record, line)) = log.records.pop() else { return Ok(None) };
+        self.index_line(key, log.stamp, &line);
+        Ok(Some(record))
+    }
+
+    /// Every valid record of a key, oldest first. Damaged lines are passed over and noted.
+    ///
+    /// # Errors
+    /// The log exists but cannot be read.
+    pub fn history(&self, key: &Digest) -> Result<Vec<Record>, Error> {
+        let log = self.read_log(key)?;
+        Ok(log.into_iter().flat_map(|log| log.records).map(|(record, _)| record).collect())
+    }
+
+    /// Adds a record; from now on it is the newest of its key. On disk when this returns. Store the blobs it names
+    /// before: a record is the last thing that a finished action writes.
+    ///
+    /// # Errors
+    /// [`Error::ForeignDigest`] when the record's digest is not its key's; or the log cannot be written.
+    pub fn append(&self, record: &Record) -> Result<(), Error> {
+        let key = record.digest;
+        let computed = record.key.digest();
+        if computed != key {
+            return Err(Error::ForeignDigest { kind: record.key.kind.clone(), claimed: key, computed });
+        }
+        let line = print(record)?;
+        let folder = shard(&self.dir().join("records"), &key.to_string())?;
+        let path = self.log_path(&key);
+        let action = "append a record to";
+        let is_new = !path.exists();
+        let mut file = File::options().create(true).read(true).append(true).open(&path).at(action, &path)?;
+        file.lock().at(action, &path)?;
+        let mut bytes = Vec::with_capacity(line.len() + 2);
+        if ends_within_a_line(&mut file).at(action, &path)? {
+            bytes.push(b'\n');
+        }
+        bytes.extend_from_slice(&line);
+        bytes.push(b'\n');
+        file.write_all(&bytes).and_then(|()| file.sync_all()).at(action, &path)?;
+        let stamp = Stamp::of(&file.metadata().at(action, &path)?);
+        if is_new {
+            sync_folder(&folder)?;
+        }
+        self.index_line(&key, stamp, &line);
+        Ok(())
+    }
+
+    /// Reads a log and notes its damaged lines.
+    pub(crate) fn read_log(&self, key: &Digest) -> Result<Option<Log>, Error> {
+        let path = self.log_path(key);
+        let Some(mut file) = present(File::open(&path)).at("read the records", &path)? else { return Ok(None) };
+        let mut log = read(&mut file, key).at("read the records", &path)?;
+        if !log.damaged.is_empty() {
+            // Perhaps a line that is being written right now: writers hold the lock, so look again under it.
+            file.lock_shared().at("read the records", &path)?;
+            log = read(&mut file, key).at("read the records", &path)?;
+        }
+        for (number, reason) in &log.damaged {
+            self.note(format!("{}, line {number}: {reason}; the line is passed over", path.display()));
+        }
+        Ok(Some(log))
+    }
+
+    pub(crate) fn log_path(&self, key: &Digest) -> PathBuf {
+        let name = key.to_string();
+        self.dir().join("records").join(&name[..2]).join(format!("{name}.jsonl"))
+    }
+
+    /// Puts the newest line of a log into the index.
+    pub(crate) fn index_log(&self, key: &Digest, log: &Log) {
+        if let Some((_, line)) = log.records.last() {
+            self.index_line(key, log.stamp, line);
+        }
+    }
+
+    fn index_line(&self, key: &Digest, stamp: Stamp, line: &[u8]) {
+        let mut entry = stamp.to_bytes();
+        entry.extend_from_slice(line);
+        self.put(Table::Newest, &key.0, &entry);
+    }
+}
+
+/// The key of a log by its path; `None` for a file that is no log.
+pub(crate) fn key_of(path: &Path) -> Option<Digest> {
+    path.file_name()?.to_str()?.strip_suffix(".jsonl")?.parse().ok()
+}
+
+fn read(file: &mut File, key: &Digest) -> std::io::Result<Log> {
+    // Before the content: what is added after this makes the stamp an old one, never the content.
+    let stamp = Stamp::of(&file.metadata()?);
+    let mut bytes = Vec::new();
+    file.seek(SeekFrom::Start(0))?;
+    file.read_to_end(&mut bytes)?;
+    let mut log = Log { stamp, records: Vec::new(), damaged: Vec::new() };
+    for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
+        if line.is_empty() {
+            continue;
+        }
+        match parse(line, key) {
+            Ok(record) => log.records.push((record, line.to_vec())),
+            Err(reason) => log.damaged.push((index + 1, reason)),
+        }
+    }
+    Ok(log)
+}
+
+fn ends_within_a_line(file: &mut File) -> std::io::Result<bool> {
+    if file.metadata()?.len() == 0 {
+        return Ok(false);
+    }
+    let mut last = [0];
+    file.seek(SeekFrom::End(-1))?;
+    file.read_exact(&mut last)?;
+    Ok(last != *b"\n")
+}
+
+fn print(record: &Record) -> Result<Vec<u8>, Error> {
+    let refused = |error: serde_json::Error| Error::Params { kind: record.key.kind.clone(), reason: error.to_string() };
+    let raw = serde_json::value::to_raw_value(record).map_err(refused)?;
+    serde_json::to_vec(&LineOut { sha256: Digest::of_bytes(raw.get().as_bytes()), record: &raw }).map_err(refused)
+}
+
+fn parse(line: &[u8], key: &Digest) -> Result<Record, String> {
+    let line: LineIn = serde_json::from_slice(line).map_err(|error| format!("not a record ({error})"))?;
+    if Digest::of_bytes(line.record.get().as_bytes()) != line.sha256 {
+        return Err("its checksum does not match its content".into());
+    }
+    let record: Record = serde_json::from_str(line.record.get())
+        .map_err(|error| format!("a record this program cannot read ({error})"))?;
+    if record.format > RECORD_FORMAT || record.key.format > KEY_FORMAT {
+        return Err("written by a later version of this program".into());
+    }
+    if record.digest != *key || record.key.digest() != *key {
+        return Err("the record of another key".into());
+    }
+    Ok(record)
+}

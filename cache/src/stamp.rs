@@ -1,0 +1,110 @@
+//! What `stat` says of a file, and when that can stand for its content.
+//!
+//! The rule is that of git's index against "racily clean" entries (git, Documentation/technical/racy-git.txt): a
+//! file that was changed within the clock's grain of being looked at can change again without its times moving, so
+//! only files whose times are clearly older than the look are remembered.
+
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::Digest;
+
+/// Coarser than the time stamps of any file system in use (FAT has two seconds).
+const SETTLED_AFTER: Duration = Duration::from_secs(2);
+
+/// One state of one file, as far as `stat` can tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    device: u64,
+    inode: u64,
+    pub size: u64,
+    /// Nanoseconds since 1970.
+    modified: i128,
+    /// Nanoseconds since 1970; unlike `modified` it cannot be set by hand.
+    changed: i128,
+}
+
+impl Stamp {
+    pub fn of(metadata: &Metadata) -> Stamp {
+        let nanos = |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
+        Stamp {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: nanos(metadata.mtime(), metadata.mtime_nsec()),
+            changed: nanos(metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+
+    /// Whether the file had been left alone for long enough when somebody looked at `look`.
+    pub fn settled(&self, look: SystemTime) -> bool {
+        let look = look.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i128);
+        self.modified.max(self.changed) + (SETTLED_AFTER.as_nanos() as i128) < look
+    }
+
+    /// The key of the stat table: which file this is.
+    pub fn identity(&self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.device.to_be_bytes());
+        bytes[8..].copy_from_slice(&self.inode.to_be_bytes());
+        bytes
+    }
+
+    /// The whole stamp in 56 bytes.
+    pub fn to_bytes(self) -> Vec<u8> {
+        let mut bytes = self.identity().to_vec();
+        bytes.extend(self.size.to_be_bytes());
+        bytes.extend(self.modified.to_be_bytes());
+        bytes.extend(self.changed.to_be_bytes());
+        bytes
+    }
+
+    /// An entry of the stat table: the stamp, then the digest of the content it stands for.
+    pub fn entry(self, digest: &Digest) -> Vec<u8> {
+        let mut bytes = self.to_bytes();
+        bytes.extend(digest.0);
+        bytes
+    }
+
+    /// The digest in an entry, if the entry is of exactly this state.
+    pub fn digest_in(self, entry: &[u8]) -> Option<Digest> {
+        let digest = entry.strip_prefix(self.to_bytes().as_slice())?;
+        digest.try_into().ok().map(Digest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stamp() -> Stamp {
+        Stamp { device: 1, inode: 2, size: 3, modified: 10_000_000_000, changed: 11_000_000_000 }
+    }
+
+    #[test]
+    fn settled_only_well_after_both_times() {
+        let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+        assert!(!stamp().settled(at(12)));
+        assert!(!stamp().settled(at(13)));
+        assert!(stamp().settled(at(14)));
+        assert!(!Stamp { modified: 99_000_000_000, ..stamp() }.settled(at(14)));
+    }
+
+    #[test]
+    fn an_entry_answers_only_for_its_own_state() {
+        let digest = Digest::of_bytes(b"content");
+        let entry = stamp().entry(&digest);
+        assert_eq!(stamp().digest_in(&entry), Some(digest));
+        for other in [
+            Stamp { size: 4, ..stamp() },
+            Stamp { inode: 3, ..stamp() },
+            Stamp { device: 3, ..stamp() },
+            Stamp { modified: 1, ..stamp() },
+            Stamp { changed: 1, ..stamp() },
+        ] {
+            assert_eq!(other.digest_in(&entry), None);
+        }
+        assert_eq!(stamp().digest_in(&entry[..60]), None);
+    }
+}

@@ -1,0 +1,223 @@
+//! The content store: immutable blobs named by their digest, and the digests of other people's files.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rayon::prelude::*;
+
+use crate::Digest;
+use crate::cache::Cache;
+use crate::error::{Context, Error};
+use crate::files::{make_read_only, present, shard, sync_folder};
+use crate::index::Table;
+use crate::stamp::Stamp;
+
+impl Cache {
+    /// Stores bytes; gives their digest and size. On disk when this returns; storing them again costs no space.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub fn put_bytes(&self, bytes: &[u8]) -> Result<(Digest, u64), Error> {
+        let digest = Digest::of_bytes(bytes);
+        if self.verified(&digest)?.is_none() {
+            let mut temporary = self.temp_file()?;
+            let path = temporary.path().to_owned();
+            temporary.write_all(bytes).at("write", &path)?;
+            self.publish(temporary, &digest)?;
+        }
+        Ok((digest, bytes.len() as u64))
+    }
+
+    /// Stores a copy of a file (sharing its blocks where the file system can); gives its digest and size. The digest
+    /// is that of the copy, so a file that changes meanwhile cannot poison the store.
+    ///
+    /// # Errors
+    /// [`Error::NotAFile`]; the file cannot be read; the store cannot be written.
+    pub fn put_file(&self, path: &Path) -> Result<(Digest, u64), Error> {
+        let metadata = regular(path)?;
+        if let Some(digest) = self.remembered(&metadata)
+            && self.verified(&digest)?.is_some()
+        {
+            return Ok((digest, metadata.len()));
+        }
+        let mut source = File::open(path).at("read", path)?;
+        let mut temporary = self.temp_file()?;
+        let place = temporary.path().to_owned();
+        // Uses copy_file_range, and so shares blocks on file systems that can.
+        let size = io::copy(&mut source, temporary.as_file_mut()).at("copy to the cache", path)?;
+        let digest = Digest::of_file(&place).at("read", &place)?;
+        if self.verified(&digest)?.is_none() {
+            self.publish(temporary, &digest)?;
+        }
+        Ok((digest, size))
+    }
+
+    /// Like [`Cache::put_file`], and the file is gone afterwards: on the cache's own file system it is renamed, not
+    /// copied. For files that nobody has open for writing any more, such as a step's outputs in its work folder.
+    ///
+    /// # Errors
+    /// As [`Cache::put_file`].
+    pub fn take_file(&self, path: &Path) -> Result<(Digest, u64), Error> {
+        let metadata = fs::symlink_metadata(path).at("read", path)?;
+        let store = fs::metadata(self.dir()).at("read", self.dir())?;
+        // A second name of the same file could still be used to change it.
+        if metadata.is_file() && metadata.nlink() == 1 && metadata.dev() == store.dev() {
+            let file = File::open(path).at("read", path)?;
+            make_read_only(&file, path)?;
+            let digest = self.file_digest(path)?;
+            if self.verified(&digest)?.is_none() {
+                file.sync_all().at("write", path)?;
+                let target = self.blob_folder(&digest)?.join(digest.to_string());
+                fs::rename(path, &target).at("move to the cache", path)?;
+                return self.settle(&target).map(|()| (digest, metadata.len()));
+            }
+            fs::remove_file(path).at("remove", path)?;
+            return Ok((digest, metadata.len()));
+        }
+        let stored = self.put_file(path)?;
+        fs::remove_file(path).at("remove", path)?;
+        Ok(stored)
+    }
+
+    /// Where a blob lies, if it is there. Says nothing of its content: see [`Cache::verified`].
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn blob(&self, digest: &Digest) -> Result<Option<PathBuf>, Error> {
+        let path = self.blob_path(digest);
+        Ok(present(fs::symlink_metadata(&path)).at("read", &path)?.map(|_| path))
+    }
+
+    /// Where a blob lies, if it is there and its content has its digest. Reads it only when `stat` shows a state not
+    /// seen before. A corrupt blob is moved to `quarantine/`, noted, and answers `None`.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn verified(&self, digest: &Digest) -> Result<Option<PathBuf>, Error> {
+        let path = self.blob_path(digest);
+        match self.file_digest(&path) {
+            Ok(found) if found == *digest => Ok(Some(path)),
+            Ok(_) | Err(Error::Changed { .. } | Error::NotAFile { .. }) => {
+                self.quarantine(digest)?;
+                Ok(None)
+            }
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A blob's content, always hashed anew. A corrupt blob is moved to `quarantine/`, noted, and answers `None`.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn read(&self, digest: &Digest) -> Result<Option<Vec<u8>>, Error> {
+        let path = self.blob_path(digest);
+        let Some(mut file) = present(File::open(&path)).at("read", &path)? else { return Ok(None) };
+        let mut bytes = Vec::new();
+        let intact = match file.read_to_end(&mut bytes) {
+            Ok(_) => Digest::of_bytes(&bytes) == *digest,
+            Err(error) if error.kind() == io::ErrorKind::IsADirectory => false,
+            Err(error) => return Err(Error::io("read", &path, error)),
+        };
+        if !intact {
+            self.quarantine(digest)?;
+            return Ok(None);
+        }
+        Ok(Some(bytes))
+    }
+
+    /// The digest of any regular file. Answers from the stat table (device, inode, size, both times) when the file
+    /// is in a state whose content was hashed before, at least two seconds after its last change.
+    ///
+    /// # Errors
+    /// [`Error::NotAFile`]; [`Error::Changed`] when it changes while being read; it cannot be read.
+    pub fn file_digest(&self, path: &Path) -> Result<Digest, Error> {
+        let metadata = regular(path)?;
+        if let Some(digest) = self.remembered(&metadata) {
+            return Ok(digest);
+        }
+        let file = File::open(path).at("read", path)?;
+        // The look is dated before the reading, and the state is taken on both sides of it.
+        let look = SystemTime::now();
+        let before = Stamp::of(&file.metadata().at("read", path)?);
+        let digest = Digest::of_reader(&file).at("read", path)?;
+        if Stamp::of(&file.metadata().at("read", path)?) != before {
+            return Err(Error::Changed { path: path.to_owned() });
+        }
+        if before.settled(look) {
+            self.put(Table::Stamps, &before.identity(), &before.entry(&digest));
+        }
+        Ok(digest)
+    }
+
+    /// [`Cache::file_digest`] of many files on `threads` threads (0: one per core), in the order of `paths`.
+    ///
+    /// # Errors
+    /// That of the first file in the order of `paths` that has one.
+    pub fn file_digests(&self, paths: &[PathBuf], threads: usize) -> Result<Vec<Digest>, Error> {
+        let all = || paths.par_iter().map(|path| self.file_digest(path)).collect::<Vec<_>>();
+        let results = match rayon::ThreadPoolBuilder::new().num_threads(threads).build() {
+            Ok(pool) => pool.install(all),
+            // No threads to be had: slower, not wrong.
+            Err(_) => paths.iter().map(|path| self.file_digest(path)).collect(),
+        };
+        results.into_iter().collect()
+    }
+
+    pub(crate) fn blob_path(&self, digest: &Digest) -> PathBuf {
+        let name = digest.to_string();
+        self.dir().join("blobs").join(&name[..2]).join(name)
+    }
+
+    /// Moves a blob that is not what its name says out of the way.
+    pub(crate) fn quarantine(&self, digest: &Digest) -> Result<(), Error> {
+        let path = self.blob_path(digest);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+        let target = self.dir().join("quarantine").join(format!("{digest}-{now}"));
+        // Another process may have been quicker.
+        if present(fs::rename(&path, &target)).at("move to quarantine", &path)?.is_some() {
+            self.note(format!(
+                "the stored file {} is corrupt: its content does not have its digest; moved to {}",
+                path.display(),
+                target.display()
+            ));
+        }
+        Ok(())
+    }
+
+    fn remembered(&self, metadata: &fs::Metadata) -> Option<Digest> {
+        let stamp = Stamp::of(metadata);
+        stamp.digest_in(&self.get(Table::Stamps, &stamp.identity())?)
+    }
+
+    fn temp_file(&self) -> Result<tempfile::NamedTempFile, Error> {
+        let folder = self.dir().join("tmp");
+        tempfile::NamedTempFile::new_in(&folder).at("create a file in", &folder)
+    }
+
+    fn blob_folder(&self, digest: &Digest) -> Result<PathBuf, Error> {
+        shard(&self.dir().join("blobs"), &digest.to_string())
+    }
+
+    /// Gives a complete temporary file its name, in the order that survives a power cut.
+    fn publish(&self, temporary: tempfile::NamedTempFile, digest: &Digest) -> Result<(), Error> {
+        let place = temporary.path().to_owned();
+        make_read_only(temporary.as_file(), &place)?;
+        temporary.as_file().sync_all().at("write", &place)?;
+        let target = self.blob_folder(digest)?.join(digest.to_string());
+        temporary.persist(&target).map_err(|error| Error::io("create", &target, error.error))?;
+        self.settle(&target)
+    }
+
+    fn settle(&self, target: &Path) -> Result<(), Error> {
+        target.parent().map_or(Ok(()), sync_folder)
+    }
+}
+
+fn regular(path: &Path) -> Result<fs::Metadata, Error> {
+    let metadata = fs::metadata(path).at("read", path)?;
+    if metadata.is_file() { Ok(metadata) } else { Err(Error::NotAFile { path: path.to_owned() }) }
+}
