@@ -94,9 +94,9 @@ pub enum EncoderConfig {
         /// Its architecture.
         architecture: Architecture,
         /// Mean that pictures in 0..1 are normalised by, per channel.
-        mean: [f32; 3],
+        mean: [f64; 3],
         /// Standard deviation, per channel.
-        std: [f32; 3],
+        std: [f64; 3],
     },
     /// No network: the picture itself, resized to `size` × `size`, as a vector. A floor.
     Pixels {

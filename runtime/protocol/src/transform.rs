@@ -55,9 +55,9 @@ impl Centre {
 #[serde(default, deny_unknown_fields)]
 pub struct Normalisation {
     /// Per channel, red first.
-    pub mean: [f32; 3],
+    pub mean: [f64; 3],
     /// Per channel, red first.
-    pub std: [f32; 3],
+    pub std: [f64; 3],
 }
 
 impl Default for Normalisation {

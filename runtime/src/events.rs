@@ -1,0 +1,58 @@
+//! What happens during a run, as one enum: listeners show it, `--json` prints it, `runs/<id>/events.jsonl` keeps it.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// How a step ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// It was computed in this run.
+    Executed,
+    /// Its result was known.
+    Cached,
+    /// It could not be computed.
+    Failed,
+    /// It was not tried: an input failed, or the run was stopped.
+    Skipped,
+}
+
+/// One event; in JSON its name stands in the field `event`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the fields are their own names; docs/EVENTS.md describes the stable ones")]
+pub enum Event {
+    /// The program is checked and planned.
+    RunStarted { run: String, file: String, steps: usize, cache: String },
+    /// A step is being computed.
+    StepStarted { step: usize, label: String, kind: String, key: String, slot: String },
+    /// How far a step is.
+    Progress { step: usize, label: String, stage: String, done: u64, total: u64, unit: String, elapsed_s: f64 },
+    /// A point of a curve, while it grows.
+    Metric { step: usize, label: String, name: String, x: f64, y: f64 },
+    /// A line for people about a step, or about the run.
+    Log { step: Option<usize>, label: Option<String>, level: String, text: String },
+    /// A step has ended.
+    StepFinished {
+        step: usize,
+        label: String,
+        kind: String,
+        key: Option<String>,
+        status: Status,
+        wall_s: f64,
+        metrics: BTreeMap<String, f64>,
+        error: Option<String>,
+    },
+    /// Everything has ended.
+    RunFinished {
+        run: String,
+        executed: usize,
+        cached: usize,
+        failed: usize,
+        skipped: usize,
+        wall_s: f64,
+        interrupted: bool,
+        claims: BTreeMap<String, String>,
+        summary: Option<String>,
+    },
+}

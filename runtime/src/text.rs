@@ -1,0 +1,195 @@
+//! From a file to a checked program, with everything that can be said against it before anything runs.
+
+use crate::catalog::expand_fields;
+use anyhow::{Context as _, Result};
+use harness_dsl::{Catalog, Checked, Diagnostic, Loaded, Loader, Overrides, Program, Severity, Step};
+use harness_protocol::steps;
+use serde_json::{Map, Value, json};
+use std::path::{Path, PathBuf};
+
+/// Reads imports from the file system, relative to the importing file.
+struct Files;
+
+impl Loader for Files {
+    fn load(&self, from: Option<&str>, path: &str) -> Result<Loaded, String> {
+        let base = from.map(Path::new).and_then(Path::parent).unwrap_or(Path::new(""));
+        let full = base.join(path);
+        let name = full.canonicalize().map_err(|error| format!("{} cannot be opened: {error}", full.display()))?;
+        let text = std::fs::read_to_string(&name).map_err(|error| format!("{} cannot be read: {error}", full.display()))?;
+        Ok(Loaded { name: shown(&name), text })
+    }
+}
+
+/// A path as people want to see it: below the current folder relative to it.
+fn shown(path: &Path) -> String {
+    let here = std::env::current_dir().and_then(|dir| dir.canonicalize()).unwrap_or_default();
+    path.strip_prefix(&here).unwrap_or(path).to_string_lossy().into_owned()
+}
+
+/// A text that was read and checked.
+pub struct Text {
+    /// Its file, as it was named.
+    pub file: PathBuf,
+    /// What it says.
+    pub text: String,
+    /// What the checker found, with what the kinds themselves have to say.
+    pub checked: Checked,
+}
+
+/// Reads and checks `file`.
+///
+/// # Errors
+/// Only when the file cannot be read; what is wrong with the text is in the diagnostics.
+pub fn read(file: &Path, catalog: &Catalog, overrides: &Overrides) -> Result<Text> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?;
+    let name = file.canonicalize().map(|path| shown(&path)).unwrap_or_else(|_| file.display().to_string());
+    let mut checked = harness_dsl::check(&name, &text, &Files, catalog, overrides);
+    if let Some(program) = &checked.program {
+        let found: Vec<Diagnostic> = program.steps.iter().flat_map(|step| problems(step, catalog)).collect();
+        // Members of a family share their text: one mistake is said once.
+        for diagnostic in found {
+            if !checked.diagnostics.iter().any(|d| d.span == diagnostic.span && d.message == diagnostic.message) {
+                checked.diagnostics.push(diagnostic);
+            }
+        }
+    }
+    if checked.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error) {
+        checked.program = None;
+    }
+    Ok(Text { file: file.to_path_buf(), text, checked })
+}
+
+/// What a kind says against a step's fields beyond types and ranges.
+fn problems(step: &Step, catalog: &Catalog) -> Vec<Diagnostic> {
+    let Some(info) = steps::kind(&step.kind) else { return Vec::new() };
+    let mut params = fields(step, catalog);
+    substitute(&mut params, &mut |_| Some(placeholder()));
+    let Err(problems) = (info.resolve)(Value::Object(params)) else { return Vec::new() };
+    problems
+        .into_iter()
+        .map(|problem| {
+            // The written field nearest to the one at fault: `contrast.moco.queue` may have been written as `contrast.queue`.
+            let mut best = (0, step.span);
+            for (path, span) in &step.field_spans {
+                let mut rest = problem.field.split('.');
+                let score = path.split('.').take_while(|part| rest.any(|other| other == *part)).count();
+                if score == path.split('.').count() && score > best.0 {
+                    best = (score, *span);
+                }
+            }
+            let place = if problem.field.is_empty() { step.label.clone() } else { format!("`{}` of `{}`", problem.field, step.name) };
+            Diagnostic::error("E0401", best.1, format!("{place}: {}", problem.message))
+        })
+        .collect()
+}
+
+/// The written fields with bare tags spelt out.
+pub fn fields(step: &Step, catalog: &Catalog) -> Map<String, Value> {
+    let mut params = step.params.clone();
+    if let Some(kind) = catalog.kind(&step.kind) {
+        expand_fields(&mut params, &kind.fields);
+    }
+    params
+}
+
+fn placeholder() -> Value {
+    json!({ "$artifact": { "kind": "file", "digest": "0".repeat(64) } })
+}
+
+/// Something outside the parameters that a value refers to.
+pub enum Reference<'a> {
+    /// Another step's output.
+    Step {
+        /// Index of the step.
+        step: usize,
+        /// Name of its output.
+        output: &'a str,
+    },
+    /// A file of the user's, where the kind wants its content.
+    Path {
+        /// Name of the root.
+        root: Option<&'a str>,
+        /// Path below it.
+        path: &'a str,
+    },
+}
+
+/// Replaces every reference to a step, and every path, by what `by` gives; what it gives nothing for stays.
+pub fn substitute(params: &mut Map<String, Value>, by: &mut dyn FnMut(Reference<'_>) -> Option<Value>) {
+    for (name, value) in params.iter_mut() {
+        // The place of a dataset is a place, not a content; only these kinds have a field of this name at the top.
+        if name != "path" {
+            visit(value, by);
+        }
+    }
+}
+
+fn visit(value: &mut Value, by: &mut dyn FnMut(Reference<'_>) -> Option<Value>) {
+    let replaced = match &*value {
+        Value::Object(map) => {
+            if let Some(reference) = map.get("$ref") {
+                let step = reference.get("step").and_then(Value::as_u64).unwrap_or_default() as usize;
+                let output = reference.get("output").and_then(Value::as_str).unwrap_or_default();
+                by(Reference::Step { step, output })
+            } else if map.len() == 2
+                && map.contains_key("root")
+                && let Some(path) = map.get("path").and_then(Value::as_str)
+            {
+                by(Reference::Path { root: map.get("root").and_then(Value::as_str), path })
+            } else {
+                None
+            }
+        }
+        _ => None,
+    };
+    if let Some(replaced) = replaced {
+        *value = replaced;
+        return;
+    }
+    match value {
+        Value::Object(map) => map.values_mut().for_each(|inner| visit(inner, by)),
+        Value::Array(items) => items.iter_mut().for_each(|inner| visit(inner, by)),
+        _ => {}
+    }
+}
+
+/// The steps that `targets` (families, labels) need, themselves included; all when none is named.
+///
+/// # Errors
+/// A target that no step has, with the nearest name.
+pub fn select(program: &Program, targets: &[String]) -> Result<Vec<bool>> {
+    if targets.is_empty() {
+        return Ok(vec![true; program.steps.len()]);
+    }
+    let mut wanted = vec![false; program.steps.len()];
+    for index in matching(program, targets)? {
+        wanted[index] = true;
+    }
+    for step in program.steps.iter().rev() {
+        if wanted[step.id] {
+            step.inputs.iter().for_each(|&input| wanted[input] = true);
+        }
+    }
+    Ok(wanted)
+}
+
+/// The steps whose family or label is one of `targets`.
+///
+/// # Errors
+/// A target that no step has.
+pub fn matching(program: &Program, targets: &[String]) -> Result<Vec<usize>> {
+    let mut found = Vec::new();
+    for target in targets {
+        let before = found.len();
+        let plain = |text: &str| text.replace(' ', "");
+        found.extend(program.steps.iter().filter(|s| s.name == *target || plain(&s.label) == plain(target)).map(|s| s.id));
+        if found.len() == before {
+            let mut names: Vec<&str> = program.steps.iter().map(|step| step.name.as_str()).collect();
+            names.dedup();
+            names.sort_unstable();
+            names.dedup();
+            anyhow::bail!("no step is called `{target}`; there are {}", names.join(", "));
+        }
+    }
+    Ok(found)
+}
