@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
@@ -56,9 +57,6 @@ impl Cache {
             match fs::create_dir(&folder) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {}
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    return Err(Error::io("create the folder", &folder, error));
-                }
                 Err(error) => return Err(Error::io("create the folder", &folder, error)),
             }
         }
@@ -67,7 +65,10 @@ impl Cache {
         let mut probe = tempfile::NamedTempFile::new_in(&tmp).at("create a file in", &tmp)?;
         if !version.exists() {
             let place = probe.path().to_owned();
-            writeln!(probe, "{VERSION}").and_then(|()| probe.as_file().sync_all()).at("write", &place)?;
+            writeln!(probe, "{VERSION}")
+                .and_then(|()| probe.as_file().set_permissions(fs::Permissions::from_mode(0o644)))
+                .and_then(|()| probe.as_file().sync_all())
+                .at("write", &place)?;
             match probe.persist_noclobber(&version) {
                 Ok(_) => files::sync_folder(&dir)?,
                 // Somebody else was opening it too.

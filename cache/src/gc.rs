@@ -29,13 +29,15 @@ pub struct Freed {
     pub leftovers: u64,
     /// Space of all of these, in bytes.
     pub bytes: u64,
+    /// Number of keys being computed right now. While there are any, no blob goes: theirs have no record yet.
+    pub leased: u64,
 }
 
 impl Cache {
     /// Removes the records of every key outside `keep`, then every blob that no remaining record needs: neither as
     /// output or log, nor named in such a blob, directly or through others. Named means that the blob is JSON text
-    /// with the digest in it, as a manifest has; a blob is rather kept than lost. Keys whose lease is held stay with
-    /// all they have. Also removes work folders of keys that go, temporary files left by processes that died, and
+    /// with the digest in it, as a manifest has; a blob is rather kept than lost. Keys whose lease is held stay, and while
+    /// any lease is held no blob goes, because a running step's blobs have no record yet. Also removes work folders of keys that go, temporary files left by processes that died, and
     /// the quarantine.
     ///
     /// With `dry_run` only counts, beside whoever uses the cache.
@@ -48,9 +50,10 @@ impl Cache {
         let mut freed = Freed::default();
         let mut kept_blobs = BTreeSet::new();
         let mut open = Vec::new();
-        let mut leases = Vec::new();
+        let leased = self.leased_keys()?;
+        freed.leased = leased.len() as u64;
         for key in self.key_list()? {
-            if keep.contains(&key) || self.is_leased(&key, &mut leases)? {
+            if keep.contains(&key) || leased.contains(&key) {
                 for (record, _) in self.read_log(&key)?.into_iter().flat_map(|log| log.records) {
                     open.extend(record.blobs());
                 }
@@ -69,15 +72,17 @@ impl Cache {
                 open.extend(self.named_in(&digest, &all)?);
             }
         }
-        for digest in all.difference(&kept_blobs) {
-            freed.blobs += 1;
-            self.count_and_remove(&self.blob_path(digest), dry_run, &mut freed)?;
+        if leased.is_empty() {
+            for digest in all.difference(&kept_blobs) {
+                freed.blobs += 1;
+                self.count_and_remove(&self.blob_path(digest), dry_run, &mut freed)?;
+            }
         }
         for path in entries(&self.dir().join("work"))? {
             let key = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse::<Digest>().ok());
             if let Some(key) = key
                 && !keep.contains(&key)
-                && !self.is_leased(&key, &mut leases)?
+                && !leased.contains(&key)
             {
                 freed.work += 1;
                 self.count_and_remove(&path, dry_run, &mut freed)?;
@@ -103,19 +108,18 @@ impl Cache {
         if dry_run { Ok(()) } else { remove(path) }
     }
 
-    /// Whether somebody holds the lease. A free one is taken until the collection is over, so that nobody in this
-    /// process starts on a key that is just going.
-    fn is_leased(&self, key: &Digest, taken: &mut Vec<crate::Lease>) -> Result<bool, Error> {
-        if taken.iter().any(|lease| lease.key() == key) {
-            return Ok(false);
-        }
-        match self.lease(key)? {
-            Some(lease) => {
-                taken.push(lease);
-                Ok(false)
+    /// The keys whose lease somebody holds.
+    fn leased_keys(&self) -> Result<BTreeSet<Digest>, Error> {
+        let mut leased = BTreeSet::new();
+        for path in entries(&self.dir().join("leases"))? {
+            let key = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse::<Digest>().ok());
+            if let Some(key) = key
+                && self.holder(&key)?.is_some()
+            {
+                leased.insert(key);
             }
-            None => Ok(true),
         }
+        Ok(leased)
     }
 
     /// The stored blobs whose digests occur in a blob, if that is JSON text.
@@ -123,14 +127,13 @@ impl Cache {
         let path = self.blob_path(digest);
         let Some(mut file) = present(File::open(&path)).at("read", &path)? else { return Ok(Vec::new()) };
         let metadata = file.metadata().at("read", &path)?;
-        let mut text = Vec::new();
-        let mut first = [0];
+        let mut text = vec![0];
         if !metadata.is_file()
             || metadata.len() > SEARCHED_UP_TO
-            || file.read(&mut first).at("read", &path)? == 0
-            || !matches!(first[0], b'{' | b'[')
+            || file.read(&mut text).at("read", &path)? == 0
+            || !matches!(text[0], b'{' | b'[')
         {
-            return Ok(text.into_iter().map(|_: u8| *digest).collect());
+            return Ok(Vec::new());
         }
         file.read_to_end(&mut text).at("read", &path)?;
         let words = text.split(|byte| !byte.is_ascii_hexdigit()).filter(|word| word.len() == 64);

@@ -38,6 +38,9 @@ const MEMORY: u64 = 16 << 20;
 /// Bytes of check in front of every value, against damage that sled's own checksums let through.
 const CHECK: usize = 8;
 
+/// Written to a new index at once, so that one without it has lost its content.
+const MARK: &[u8] = b"harness-cache index";
+
 pub(crate) struct Index {
     db: Option<sled::Db>,
     trees: Vec<sled::Tree>,
@@ -162,13 +165,21 @@ enum Refusal {
 }
 
 fn open_sled(folder: &Path) -> Result<(sled::Db, Vec<sled::Tree>), Refusal> {
+    let existed = folder.exists();
     let open = || {
         let db = sled::Config::default().path(folder).cache_capacity(MEMORY).mode(sled::Mode::LowSpace).open()?;
         let trees = TABLES.iter().map(|table| db.open_tree(table.name())).collect::<sled::Result<Vec<_>>>()?;
-        Ok::<_, sled::Error>((db, trees))
+        // sled takes a log that it cannot read for an empty one; the mark tells the two apart.
+        let lost = existed && !db.contains_key(MARK)?;
+        if !existed {
+            db.insert(MARK, &[])?;
+            db.flush()?;
+        }
+        Ok::<_, sled::Error>((db, trees, lost))
     };
     match catch_unwind(AssertUnwindSafe(open)) {
-        Ok(Ok(opened)) => Ok(opened),
+        Ok(Ok((_, _, true))) => Err(Refusal::Damaged("it lost what it held".into())),
+        Ok(Ok((db, trees, false))) => Ok((db, trees)),
         // sled gives this as text only. Our own lock leaves one case: a process that is just closing it.
         Ok(Err(error)) if error.to_string().contains("could not acquire lock") => Err(Refusal::Held),
         Ok(Err(error)) => Err(Refusal::Damaged(error.to_string())),

@@ -185,3 +185,166 @@ fn refuse_non_finite(value: &ciborium::Value, path: String) -> Result<(), Error>
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn key(params: Value) -> ActionKey {
+        ActionKey::new("knn", 3, params)
+    }
+
+    #[test]
+    fn golden_canonical_text_and_digest() {
+        let key = key(json!({
+            "temperature": 0.07, "k": 20, "seed": -1, "lr": 1e-7, "big": 1e300, "name": "Käse \"x\"\n\u{1F600}",
+            "views": [{"size": 32.0, "b": null, "a": true}, []],
+        }));
+        let text = concat!(
+            r#"{"format":1,"kind":"knn","params":{"big":1e+300,"k":20,"lr":1e-7,"name":"Käse \"x\"\n😀","#,
+            r#""seed":-1,"temperature":0.07,"views":[{"a":true,"b":null,"size":32},[]]},"version":3}"#
+        );
+        assert_eq!(key.canonical(), text);
+        // From coreutils' sha256sum over the text above.
+        assert_eq!(key.digest().to_string(), "65f55e0165920a3312c5c92ad9b5b6e930f8882068fa3f9309afad59956e68cd");
+    }
+
+    #[test]
+    fn numbers_have_one_spelling() {
+        for (left, right) in [
+            ("1", "1.0"),
+            ("0", "-0.0"),
+            ("-3", "-3.0"),
+            ("100", "1e2"),
+            ("0.1", "0.10"),
+            ("9007199254740992", "9007199254740992.0"),
+            ("-9223372036854775808", "-9223372036854775808.0"),
+        ] {
+            let of = |text: &str| key(json!({"x": serde_json::from_str::<Value>(text).unwrap()})).canonical();
+            assert_eq!(of(left), of(right), "{left} {right}");
+        }
+        assert_ne!(key(json!({"x": 1})).digest(), key(json!({"x": 1.0000000000000002})).digest());
+        assert_ne!(key(json!({"x": u64::MAX})).digest(), key(json!({"x": u64::MAX - 1})).digest());
+        assert_ne!(key(json!({"x": 1})).digest(), key(json!({"x": "1"})).digest());
+        assert_ne!(key(json!({"x": null})).digest(), key(json!({})).digest());
+    }
+
+    #[test]
+    fn order_of_declaration_does_not_matter() {
+        let left: Value = serde_json::from_str(r#"{"b":{"y":1,"x":2},"a":[1,2],"é":0,"z":0}"#).unwrap();
+        let right: Value = serde_json::from_str(r#"{"z":0,"é":0,"a":[1,2],"b":{"x":2,"y":1}}"#).unwrap();
+        assert_eq!(key(left).digest(), key(right).digest());
+        assert_ne!(key(json!([1, 2])).digest(), key(json!([2, 1])).digest());
+    }
+
+    #[test]
+    fn every_field_counts() {
+        let base = key(json!({"k": 1}));
+        let others = [
+            ActionKey { format: 2, ..base.clone() },
+            ActionKey { kind: "probe".into(), ..base.clone() },
+            ActionKey { version: 4, ..base.clone() },
+            ActionKey { params: json!({"k": 2}), ..base.clone() },
+        ];
+        for other in others {
+            assert_ne!(base.digest(), other.digest(), "{other:?}");
+            assert_eq!(base.diff(&other).len(), 1, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn differences_name_their_place() {
+        let before = key(json!({"lr": 0.1, "same": 1, "views": [{"size": 96}, {"size": 48}], "gone": "x"}));
+        let mut after = key(json!({"lr": 0.2, "same": 1.0, "views": [{"size": 96}, {"size": 64}, 1], "new": null}));
+        after.version = 4;
+        let found: Vec<_> =
+            before.diff(&after).into_iter().map(|found| (found.path, found.before, found.after)).collect();
+        let of = |path: &str, before: Option<Value>, after: Option<Value>| (path.to_owned(), before, after);
+        assert_eq!(
+            found,
+            [
+                of("version", Some(json!(3)), Some(json!(4))),
+                of("params.gone", Some(json!("x")), None),
+                of("params.lr", Some(json!(0.1)), Some(json!(0.2))),
+                of("params.new", None, Some(json!(null))),
+                of("params.views[1].size", Some(json!(48)), Some(json!(64))),
+                of("params.views[2]", None, Some(json!(1))),
+            ]
+        );
+        assert_eq!(before.diff(&before), []);
+    }
+
+    #[test]
+    fn numbers_that_are_none_are_refused() {
+        #[derive(Serialize)]
+        struct View {
+            scale: f32,
+        }
+        #[derive(Serialize)]
+        struct Params {
+            lr: f64,
+            views: Vec<View>,
+        }
+        let params = |lr, scale| Params { lr, views: vec![View { scale: 1.0 }, View { scale }] };
+        let fine = ActionKey::of_params("pretrain", 1, &params(0.5, 2.0)).unwrap();
+        assert_eq!(fine.params, json!({"lr": 0.5, "views": [{"scale": 1.0}, {"scale": 2.0}]}));
+        for (params, place) in [(params(f64::NAN, 1.0), "lr"), (params(0.1, f32::INFINITY), "views[1].scale")] {
+            match ActionKey::of_params("pretrain", 1, &params) {
+                Err(Error::NotFinite { path }) => assert_eq!(path, place),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    fn values() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            (any::<f64>().prop_filter("JSON has no such numbers", |x| x.is_finite())).prop_map(Value::from),
+            (-1000i32..1000).prop_map(|x| Value::from(f64::from(x))),
+            any::<String>().prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 32, 6, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+                prop::collection::btree_map(any::<String>(), inner, 0..6)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    /// Equal as numbers, not as spellings.
+    fn same(left: &Value, right: &Value) -> bool {
+        match (left, right) {
+            (Value::Number(a), Value::Number(b)) => match (a.as_i128(), b.as_i128()) {
+                (Some(a), Some(b)) => a == b,
+                _ => a.as_f64() == b.as_f64(),
+            },
+            (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+            (Value::Object(a), Value::Object(b)) => {
+                a.len() == b.len() && a.iter().all(|(name, a)| b.get(name).is_some_and(|b| same(a, b)))
+            }
+            _ => left == right,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn canonical_text_means_the_same_and_is_a_fixed_point(value in values()) {
+            let text = canonical_json(&value);
+            let back: Value = serde_json::from_str(&text).unwrap();
+            prop_assert!(same(&back, &value), "{text}");
+            prop_assert_eq!(canonical_json(&back), text);
+        }
+
+        #[test]
+        fn different_exactly_when_something_differs(left in values(), right in values()) {
+            let (left, right) = (key(left), key(right));
+            prop_assert_eq!(left.diff(&right).is_empty(), left.digest() == right.digest());
+        }
+    }
+}

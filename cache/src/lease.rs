@@ -96,6 +96,7 @@ impl Cache {
         match lock.try_lock_shared() {
             // Left by a process that died.
             Ok(()) => Ok(None),
+            // Gone by now: released in between.
             Err(TryLockError::WouldBlock) => present(fs::read_to_string(&path)).at("read the lease", &path),
             Err(TryLockError::Error(error)) => Err(Error::io("lock the lease", &path, error)),
         }
