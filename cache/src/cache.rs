@@ -24,6 +24,9 @@ pub struct Cache {
     inner: Arc<Inner>,
 }
 
+/// The index's tables in memory.
+type Memory = HashMap<(Table, Vec<u8>), Vec<u8>>;
+
 struct Inner {
     dir: PathBuf,
     /// Holds a shared lock for as long as the folder is in use, so that collection can know.
@@ -32,7 +35,7 @@ struct Inner {
     /// Opened at its first use: commands that ask nothing do not pay for it, nor take it from others.
     index: OnceLock<Option<Index>>,
     /// Stands in for the index where that is not to be had; lives as long as this process.
-    memory: Mutex<HashMap<(Table, Vec<u8>), Vec<u8>>>,
+    memory: Mutex<Memory>,
     notices: Mutex<Vec<String>>,
 }
 
