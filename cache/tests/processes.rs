@@ -96,11 +96,11 @@ fn appends_of_several_processes_all_arrive() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
     let history = cache.history(&key().digest()).unwrap();
-    let by: BTreeSet<_> = history.iter().map(|record| record.provenance["by"].to_string()).collect();
+    let by: BTreeSet<_> = history.iter().filter_map(|record| record.provenance["by"].as_u64()).collect();
     assert_eq!((history.len(), by.len()), (3 * RECORDS as usize, 3));
     for writer in by {
         // Each process's records are in its order.
-        let own = history.iter().filter(|record| record.provenance["by"].to_string() == writer);
+        let own = history.iter().filter(|record| record.provenance["by"] == writer);
         assert!(own.map(|record| record.finished_unix_ms).eq(0..RECORDS));
     }
     assert_eq!(cache.record(&key().digest()).unwrap().as_ref(), history.last());
