@@ -1,1 +1,24 @@
 //! Pictures to views: decoding, Pillow-exact operations, crops, counter-based random numbers. No torch.
+//!
+//! Everything that a picture goes through before it is a tensor is here, in integers wherever Pillow computes in
+//! integers, so that numbers can be compared with those of the Python tools to the level.
+
+pub mod blur;
+pub mod colour;
+pub mod crop;
+pub mod decode;
+pub mod encode;
+pub mod loader;
+pub mod picture;
+pub mod recipe;
+pub mod resize;
+pub mod rng;
+pub mod warp;
+
+pub use crop::{CropBox, constrained_crop, random_resized_crop};
+pub use decode::{DecodeError, decode_index, decode_rgb};
+pub use encode::{encode_png_index, encode_png_rgb, voc_palette};
+pub use picture::{IndexMask, Picture};
+pub use recipe::{Augment, Blur, Constraint, Crop, Jitter, Recipe, ViewKey, views};
+pub use resize::{Filter, centre_crop, resize, resize_index_nearest, resize_shorter};
+pub use rng::Stream;

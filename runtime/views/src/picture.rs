@@ -1,0 +1,77 @@
+//! Pictures and index masks as plain bytes.
+
+/// An RGB picture, 8 bits a channel, row by row, `data.len() == 3 × width × height`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Picture {
+    /// Pixels in a row.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+    /// R, G, B of each pixel.
+    pub data: Vec<u8>,
+}
+
+/// A class or object index for every pixel, row by row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IndexMask {
+    /// Pixels in a row.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+    /// One index each.
+    pub data: Vec<u8>,
+}
+
+impl Picture {
+    /// A picture of one colour.
+    pub fn filled(width: usize, height: usize, colour: [u8; 3]) -> Self {
+        Self { width, height, data: colour.iter().copied().cycle().take(3 * width * height).collect() }
+    }
+
+    /// The pixel at (x, y).
+    pub fn at(&self, x: usize, y: usize) -> [u8; 3] {
+        let i = 3 * (y * self.width + x);
+        [self.data[i], self.data[i + 1], self.data[i + 2]]
+    }
+
+    /// A part of it; what lies outside is cut off.
+    pub fn cropped(&self, left: usize, top: usize, width: usize, height: usize) -> Self {
+        let (left, top) = (left.min(self.width), top.min(self.height));
+        let (width, height) = (width.min(self.width - left), height.min(self.height - top));
+        let mut data = Vec::with_capacity(3 * width * height);
+        for y in top..top + height {
+            let start = 3 * (y * self.width + left);
+            data.extend_from_slice(&self.data[start..start + 3 * width]);
+        }
+        Self { width, height, data }
+    }
+
+    /// Left and right exchanged.
+    pub fn flipped(&self) -> Self {
+        let data = self
+            .data
+            .chunks_exact(3 * self.width.max(1))
+            .flat_map(|row| row.chunks_exact(3).rev().flatten().copied())
+            .collect();
+        Self { width: self.width, height: self.height, data }
+    }
+
+    /// Writes it as floats in 0..1, normalised, channel by channel (CHW), into `out` of length 3 × width × height.
+    pub fn write_normalised(&self, mean: [f64; 3], std: [f64; 3], out: &mut [f32]) {
+        let area = self.width * self.height;
+        for c in 0..3 {
+            let table: [f32; 256] = std::array::from_fn(|v| (v as f32 / 255.0 - mean[c] as f32) / std[c] as f32);
+            for (value, pixel) in out[c * area..(c + 1) * area].iter_mut().zip(self.data.chunks_exact(3)) {
+                *value = table[pixel[c] as usize];
+            }
+        }
+    }
+}
+
+impl IndexMask {
+    /// Left and right exchanged.
+    pub fn flipped(&self) -> Self {
+        let data = self.data.chunks_exact(self.width.max(1)).flat_map(|row| row.iter().rev().copied()).collect();
+        Self { width: self.width, height: self.height, data }
+    }
+}
