@@ -1,16 +1,16 @@
 //! One file per kind of step: what it takes and gives.
 
-mod command;
-mod davis;
-mod encoder;
-mod image_folder;
-mod knn;
-mod linear_probe;
-mod pretrain;
-mod propagate;
-mod scenes;
-mod segment;
-mod segmentation_pairs;
+pub mod command;
+pub mod davis;
+pub mod encoder;
+pub mod image_folder;
+pub mod knn;
+pub mod linear_probe;
+pub mod pretrain;
+pub mod propagate;
+pub mod scenes;
+pub mod segment;
+pub mod segmentation_pairs;
 
 pub use command::{Command, Declared};
 pub use davis::{Davis, Year};
@@ -47,7 +47,7 @@ pub fn kind(name: &str) -> Option<&'static KindInfo> {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
 
     #[test]

@@ -1,0 +1,112 @@
+//! Dataset steps, which `harness` executes itself: manifests of the user's files, and generated scenes.
+
+use crate::action::Finished;
+use crate::config::Config;
+use anyhow::{Context as _, Result};
+use harness_cache::{ActionKey, Cache, Digest, Output, Record};
+use harness_datasets::{Built, Error, FileHasher, ParallelHasher, Tree};
+use harness_protocol::job::LocationForm;
+use harness_protocol::steps::{Davis, ImageFolder, Scenes, SegmentationPairs};
+use harness_protocol::value::PathRef;
+use harness_protocol::{KindInfo, steps};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// Whether steps of this kind describe files of the user's: they are looked at in every run, by their stats.
+pub fn is_external(kind: &str) -> bool {
+    matches!(kind, "image_folder" | "segmentation_pairs" | "davis")
+}
+
+/// Digests of files through the cache's table, so that the second look at a dataset is a stat.
+struct Remembered<'a>(&'a Cache);
+
+impl FileHasher for Remembered<'_> {
+    fn digests(&self, tree: &Tree, paths: &[String]) -> Result<Vec<String>, Error> {
+        let location = tree.location();
+        if location.form == LocationForm::Folder {
+            let full: Option<Vec<PathBuf>> = paths.iter().map(|path| tree.absolute(path)).collect();
+            let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+            if let Some(full) = full
+                && let Ok(digests) = self.0.file_digests(&full, threads)
+            {
+                return Ok(digests.iter().map(Digest::to_string).collect());
+            }
+            return ParallelHasher.digests(tree, paths);
+        }
+        // An archive is known by its own digest, and that by its stat; its members are hashed once.
+        let Ok(archive) = self.0.file_digest(&location.path) else { return ParallelHasher.digests(tree, paths) };
+        let asked = Digest::of_bytes(format!("{}\0{}", location.prefix, paths.join("\0")).as_bytes());
+        let fact = format!("members/1/{archive}/{asked}");
+        if let Ok(Some(bytes)) = self.0.recall(fact.as_bytes())
+            && let Ok(digests) = serde_json::from_slice::<Vec<String>>(&bytes)
+            && digests.len() == paths.len()
+        {
+            return Ok(digests);
+        }
+        let digests = ParallelHasher.digests(tree, paths)?;
+        if let Ok(bytes) = serde_json::to_vec(&digests) {
+            // A table that cannot be written only makes the next look slower.
+            let _ = self.0.remember(fact.as_bytes(), &bytes);
+        }
+        Ok(digests)
+    }
+}
+
+/// Describes a dataset of the user's as it lies there now. The record is not yet appended.
+///
+/// # Errors
+/// The root is not mapped, the files are not there or not as the kind needs them.
+pub fn external(info: &'static KindInfo, params: &Value, config: &Config, cache: &Cache) -> Result<(Finished, Vec<String>)> {
+    let path: PathRef = serde_json::from_value(params["path"].clone())?;
+    let place = config.place(path.root.as_deref(), &path.path)?;
+    let location = harness_datasets::locate(&place).with_context(|| format!("the dataset {path}"))?;
+    let hasher = Remembered(cache);
+    let built = match info.name {
+        "image_folder" => harness_datasets::image_folder(&serde_json::from_value::<ImageFolder>(params.clone())?, &location, &hasher),
+        "segmentation_pairs" => {
+            harness_datasets::segmentation_pairs(&serde_json::from_value::<SegmentationPairs>(params.clone())?, &location, &hasher)
+        }
+        _ => harness_datasets::davis(&serde_json::from_value::<Davis>(params.clone())?, &location, &hasher),
+    }?;
+    // The key has what decides the result: the other parameters and the content found, not the place.
+    let mut keyed = params.as_object().cloned().unwrap_or_default();
+    keyed.remove("path");
+    let contents: BTreeMap<&str, String> =
+        built.outputs.iter().map(|(name, bytes)| (name.as_str(), Digest::of_bytes(bytes).to_string())).collect();
+    let key = ActionKey::new(info.name, info.version, json!({ "params": keyed, "content": contents }));
+    finish(info, key, built, cache)
+}
+
+/// Generates scenes into the store.
+///
+/// # Errors
+/// The store cannot be written.
+pub fn scenes(key: ActionKey, params: &Value, cache: &Cache) -> Result<(Finished, Vec<String>)> {
+    let params: Scenes = serde_json::from_value(params.clone())?;
+    let dir = cache.temp_dir()?;
+    let tar = dir.path().join("scenes.tar");
+    let built = harness_datasets::scenes(&params, &tar)?;
+    let (digest, size) = cache.take_file(&tar)?;
+    let info = steps::kind("scenes").context("the kind `scenes` is gone")?;
+    let (mut finished, warnings) = finish(info, key, built, cache)?;
+    finished.record.outputs.insert("archive".into(), Output { kind: "archive".into(), digest, size, name: "scenes.tar".into() });
+    finished.data = crate::action::archives(cache, &finished.record)?.unwrap_or_default();
+    Ok((finished, warnings))
+}
+
+fn finish(info: &KindInfo, key: ActionKey, built: Built, cache: &Cache) -> Result<(Finished, Vec<String>)> {
+    let mut record = Record::new(key);
+    let mut data = BTreeMap::new();
+    for (name, bytes) in &built.outputs {
+        let kind = info.outputs.iter().find(|output| output.name == name).map_or("file", |output| output.artifact);
+        let digest = Digest::of_bytes(bytes);
+        if cache.verified(&digest)?.is_none() {
+            cache.put_bytes(bytes)?;
+        }
+        data.insert(digest.to_string(), built.location.clone());
+        record.outputs.insert(name.clone(), Output { kind: kind.into(), digest, size: bytes.len() as u64, name: format!("{name}.json") });
+    }
+    record.metrics = built.metrics;
+    Ok((Finished { record, data }, built.warnings))
+}

@@ -1,0 +1,487 @@
+//! The dispatcher: owns the state of a run, hands actions to slots, and emits events. It never touches the terminal.
+
+use crate::action::{self, Action, Finished};
+use crate::config::Config;
+use crate::events::{Event, Status};
+use crate::worker::{Ended, Worker};
+use crate::{command, datasets};
+use anyhow::Result;
+use harness_cache::{Cache, Digest, Output, Record, Series};
+use harness_dsl::{Catalog, Program};
+use harness_protocol::{Executor, FromWorker, Job, Outcome, steps};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// What a run is asked for.
+pub struct Request<'a> {
+    /// The program.
+    pub program: &'a Program,
+    /// Its kinds.
+    pub catalog: &'a Catalog,
+    /// The configuration.
+    pub config: &'a Config,
+    /// The cache.
+    pub cache: &'a Cache,
+    /// Which steps are wanted.
+    pub wanted: Vec<bool>,
+    /// Which steps are computed although their result is known.
+    pub forced: Vec<bool>,
+    /// Go on with what does not depend on a failure.
+    pub keep_going: bool,
+    /// Only say what would be done.
+    pub dry_run: bool,
+    /// Device of each slot.
+    pub slots: Vec<String>,
+    /// The worker binary, if any step needs one.
+    pub worker: Option<PathBuf>,
+    /// Folder for the workers' output.
+    pub logs: PathBuf,
+    /// Set when the run is to stop in order.
+    pub cancel: Arc<AtomicBool>,
+    /// Set when it is to stop at once.
+    pub hurry: Arc<AtomicBool>,
+}
+
+/// How a step stands at the end.
+#[derive(Clone, Debug)]
+pub struct State {
+    /// How it ended.
+    pub status: Status,
+    /// Its key, once its inputs were known.
+    pub key: Option<Digest>,
+    /// Its result.
+    pub finished: Option<Finished>,
+    /// Why it has none.
+    pub error: Option<String>,
+    /// Seconds it took in this run.
+    pub wall_s: f64,
+    /// Warnings of this run.
+    pub warnings: Vec<String>,
+}
+
+enum Message {
+    Event(Event),
+    Done { step: usize, slot: usize, wall_s: f64, result: Result<(Finished, Vec<String>), Ended> },
+}
+
+struct Task {
+    step: usize,
+    label: String,
+    action: Action,
+    force: bool,
+}
+
+/// Runs everything wanted; one state for each step of the program.
+///
+/// # Errors
+/// Only what stops the whole run: the cache cannot be written any more.
+pub fn run(request: &Request<'_>, emit: &mut dyn FnMut(Event)) -> Result<Vec<State>> {
+    std::thread::scope(|scope| {
+        let (send, receive) = channel::<Message>();
+        let mut slots: Vec<Sender<Task>> = Vec::new();
+        for (number, device) in request.slots.iter().enumerate() {
+            let (task_send, tasks) = channel::<Task>();
+            slots.push(task_send);
+            let send = send.clone();
+            scope.spawn(move || Slot { number, device, request, send, worker: None }.serve(tasks));
+        }
+        drop(send);
+        Dispatcher::new(request, slots, emit).serve(&receive)
+    })
+}
+
+struct Dispatcher<'a, 'e> {
+    request: &'a Request<'a>,
+    slots: Vec<Sender<Task>>,
+    free: Vec<usize>,
+    emit: &'e mut dyn FnMut(Event),
+    states: Vec<State>,
+    finished: Vec<Option<Finished>>,
+    waiting: Vec<usize>,
+    dependents: Vec<Vec<usize>>,
+    ready: VecDeque<usize>,
+    queued: VecDeque<Task>,
+    running: usize,
+    stopping: bool,
+}
+
+impl<'a, 'e> Dispatcher<'a, 'e> {
+    fn new(request: &'a Request<'a>, slots: Vec<Sender<Task>>, emit: &'e mut dyn FnMut(Event)) -> Self {
+        let steps = &request.program.steps;
+        let mut dependents = vec![Vec::new(); steps.len()];
+        for step in steps {
+            step.inputs.iter().for_each(|&input| dependents[input].push(step.id));
+        }
+        let blank = State { status: Status::Skipped, key: None, finished: None, error: None, wall_s: 0.0, warnings: Vec::new() };
+        Self {
+            request,
+            free: (0..slots.len()).rev().collect(),
+            slots,
+            emit,
+            states: vec![blank; steps.len()],
+            finished: vec![None; steps.len()],
+            waiting: steps.iter().map(|step| step.inputs.len()).collect(),
+            dependents,
+            ready: steps.iter().filter(|step| step.inputs.is_empty() && request.wanted[step.id]).map(|step| step.id).collect(),
+            queued: VecDeque::new(),
+            running: 0,
+            stopping: false,
+        }
+    }
+
+    fn serve(mut self, receive: &Receiver<Message>) -> Result<Vec<State>> {
+        loop {
+            while let Some(step) = self.ready.pop_front() {
+                self.prepare(step)?;
+            }
+            if self.request.cancel.load(Ordering::Relaxed) {
+                self.stopping = true;
+            }
+            if self.stopping {
+                self.queued.clear();
+            }
+            while let (Some(&slot), false) = (self.free.last(), self.queued.is_empty()) {
+                let Some(task) = self.queued.pop_front() else { break };
+                self.free.pop();
+                self.running += 1;
+                if self.slots[slot].send(task).is_err() {
+                    anyhow::bail!("slot {slot} ended on its own");
+                }
+            }
+            if self.running == 0 && self.ready.is_empty() {
+                break;
+            }
+            match receive.recv_timeout(Duration::from_millis(100)) {
+                Ok(Message::Event(event)) => (self.emit)(event),
+                Ok(Message::Done { step, slot, wall_s, result }) => {
+                    self.running -= 1;
+                    self.free.push(slot);
+                    match result {
+                        Ok((finished, warnings)) => {
+                            // Another process may have computed it while this one waited for the lease.
+                            let status = if wall_s == 0.0 { Status::Cached } else { Status::Executed };
+                            self.states[step].warnings.extend(warnings);
+                            self.conclude(step, status, Some(finished), None, wall_s);
+                        }
+                        Err(Ended::Cancelled) => self.conclude(step, Status::Skipped, None, Some("interrupted".into()), wall_s),
+                        Err(Ended::Failed(error)) => self.fail(step, error, wall_s, !self.request.keep_going),
+                        // A process that dies says nothing about the experiment: the rest goes on.
+                        Err(Ended::Died(error)) => self.fail(step, format!("the worker died: {error}"), wall_s, false),
+                    }
+                }
+                Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {}
+                Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        // What was never reached was skipped; say so once for each.
+        for step in 0..self.states.len() {
+            if self.request.wanted[step] && self.states[step].finished.is_none() && self.states[step].error.is_none() {
+                let why = self.blocker(step);
+                self.conclude(step, Status::Skipped, None, Some(why), 0.0);
+            }
+        }
+        Ok(self.states)
+    }
+
+    fn blocker(&self, step: usize) -> String {
+        let steps = &self.request.program.steps;
+        let failed = steps[step].inputs.iter().find(|&&input| self.states[input].status == Status::Failed);
+        let skipped = steps[step].inputs.iter().find(|&&input| self.finished[input].is_none());
+        match (failed, skipped) {
+            (Some(&input), _) => format!("`{}` failed", steps[input].label),
+            (None, Some(&input)) if !self.request.dry_run => format!("`{}` has no result", steps[input].label),
+            (None, Some(&input)) => format!("known once `{}` is computed", steps[input].label),
+            _ if self.request.dry_run => "would be computed".into(),
+            _ if self.request.cancel.load(Ordering::Relaxed) => "interrupted".into(),
+            _ => "the run stopped at a failure (`--keep-going` goes on)".into(),
+        }
+    }
+
+    /// Builds the action of a step whose inputs are known, and takes it from the cache if it is there.
+    fn prepare(&mut self, step: usize) -> Result<()> {
+        let request = self.request;
+        let spec = &request.program.steps[step];
+        let info = steps::kind(&spec.kind);
+        if let Some(info) = info.filter(|info| datasets::is_external(info.name)) {
+            let start = Instant::now();
+            let params = crate::text::fields(spec, request.catalog);
+            let described = (info.resolve)(Value::Object(params))
+                .map_err(|problems| anyhow::anyhow!("{problems:?}"))
+                .and_then(|params| datasets::external(info, &params, request.config, request.cache));
+            match described {
+                Ok((mut finished, warnings)) => {
+                    let digest = finished.record.digest;
+                    self.states[step].key = Some(digest);
+                    self.states[step].warnings = warnings;
+                    let status = match request.cache.record(&digest)? {
+                        Some(known) if !request.forced[step] => {
+                            finished.record = known;
+                            Status::Cached
+                        }
+                        _ => {
+                            stamp(&mut finished.record, start.elapsed().as_secs_f64());
+                            request.cache.append(&finished.record)?;
+                            Status::Executed
+                        }
+                    };
+                    self.conclude(step, status, Some(finished), None, start.elapsed().as_secs_f64());
+                }
+                Err(error) => self.fail(step, format!("{error:#}"), start.elapsed().as_secs_f64(), !request.keep_going),
+            }
+            return Ok(());
+        }
+        let action = match action::action(spec, request.program, request.catalog, request.config, request.cache, &self.finished) {
+            Ok(action) => action,
+            Err(error) => {
+                self.fail(step, format!("{error:#}"), 0.0, !request.keep_going);
+                return Ok(());
+            }
+        };
+        self.states[step].key = Some(action.digest);
+        if !request.forced[step]
+            && let Some(finished) = action::lookup(request.cache, &action.digest)?
+        {
+            for name in action.observed.keys().filter(|name| !finished.record.observed.contains_key(*name)) {
+                self.states[step].warnings.push(format!(
+                    "`{}`: what `{name}` observes was not recorded when it ran; `--force {}` computes it again",
+                    spec.label, spec.name
+                ));
+            }
+            self.conclude(step, Status::Cached, Some(finished), None, 0.0);
+        } else if !request.dry_run {
+            self.queued.push_back(Task { step, label: spec.label.clone(), action, force: request.forced[step] });
+        }
+        for notice in request.cache.notices() {
+            (self.emit)(Event::Log { step: Some(step), label: Some(spec.label.clone()), level: "warn".into(), text: notice });
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, step: usize, error: String, wall_s: f64, stop: bool) {
+        self.stopping |= stop;
+        self.conclude(step, Status::Failed, None, Some(error), wall_s);
+    }
+
+    fn conclude(&mut self, step: usize, status: Status, finished: Option<Finished>, error: Option<String>, wall_s: f64) {
+        let spec = &self.request.program.steps[step];
+        for text in self.states[step].warnings.clone() {
+            (self.emit)(Event::Log { step: Some(step), label: Some(spec.label.clone()), level: "warn".into(), text });
+        }
+        (self.emit)(Event::StepFinished {
+            step,
+            label: spec.label.clone(),
+            kind: spec.kind.clone(),
+            key: self.states[step].key.map(|key| key.to_string()),
+            status,
+            wall_s,
+            metrics: finished.as_ref().map(|f| f.record.metrics.clone()).unwrap_or_default(),
+            error: error.clone(),
+        });
+        let state = &mut self.states[step];
+        (state.status, state.error, state.wall_s) = (status, error, wall_s);
+        state.finished.clone_from(&finished);
+        self.finished[step] = finished;
+        if self.finished[step].is_some() {
+            for &next in &self.dependents[step] {
+                self.waiting[next] -= 1;
+                if self.waiting[next] == 0 && self.request.wanted[next] {
+                    self.ready.push_back(next);
+                }
+            }
+        }
+    }
+}
+
+/// One slot: a thread with at most one worker process.
+struct Slot<'a> {
+    number: usize,
+    device: &'a str,
+    request: &'a Request<'a>,
+    send: Sender<Message>,
+    worker: Option<Worker>,
+}
+
+impl Slot<'_> {
+    fn serve(mut self, tasks: Receiver<Task>) {
+        for task in tasks {
+            let start = Instant::now();
+            let result = self.compute(&task, start);
+            let wall_s = match &result {
+                Ok((_, true, _)) => 0.0,
+                _ => start.elapsed().as_secs_f64().max(1e-6),
+            };
+            let result = result.map(|(finished, _, warnings)| (finished, warnings));
+            let _ = self.send.send(Message::Done { step: task.step, slot: self.number, wall_s, result });
+        }
+    }
+
+    fn event(&self, event: Event) {
+        let _ = self.send.send(Message::Event(event));
+    }
+
+    /// The result, and whether it was there after all.
+    fn compute(&mut self, task: &Task, start: Instant) -> Result<(Finished, bool, Vec<String>), Ended> {
+        let cache = self.request.cache;
+        let say = |error: &dyn std::fmt::Display| Ended::Failed(error.to_string());
+        let Task { action, step, label, .. } = task;
+        let mut told = false;
+        let lease = cache
+            .wait_lease(&action.digest, &mut || {
+                if !told {
+                    told = true;
+                    let holder = cache.holder(&action.digest).ok().flatten().unwrap_or("another process".into());
+                    let text = format!("waits: {} computes it already", holder.trim());
+                    self.event(Event::Log { step: Some(*step), label: Some(label.clone()), level: "info".into(), text });
+                }
+                !self.request.cancel.load(Ordering::Relaxed)
+            })
+            .map_err(|error| say(&error))?;
+        let Some(_lease) = lease else { return Err(Ended::Cancelled) };
+        if (told || !task.force)
+            && let Some(finished) = action::lookup(cache, &action.digest).map_err(|error| say(&error))?
+        {
+            return Ok((finished, true, Vec::new()));
+        }
+        self.event(Event::StepStarted {
+            step: *step,
+            label: label.clone(),
+            kind: action.info.name.into(),
+            key: action.digest.to_string(),
+            slot: format!("{}#{}", self.device, self.number),
+        });
+        if action.info.name == "scenes" {
+            let (mut finished, warnings) =
+                datasets::scenes(action.key.clone(), &action.params, cache).map_err(|error| say(&format!("{error:#}")))?;
+            stamp(&mut finished.record, start.elapsed().as_secs_f64());
+            cache.append(&finished.record).map_err(|error| say(&error))?;
+            return Ok((finished, false, warnings));
+        }
+        let out = cache.temp_dir().map_err(|error| say(&error))?;
+        let log = out.path().join("log.txt");
+        let job = Job {
+            id: 0,
+            kind: action.info.name.into(),
+            version: action.info.version,
+            key: action.digest.to_string(),
+            label: label.clone(),
+            params: action.params.clone(),
+            inputs: action.inputs.clone(),
+            out_dir: out.path().to_path_buf(),
+            work_dir: cache.work_dir(&action.digest).map_err(|error| say(&error))?,
+            device: self.device.into(),
+            threads: self.request.config.threads,
+        };
+        let outcome = match action.info.executor {
+            Executor::Harness => command::run(&job, &self.request.config.folder, &log, &self.request.cancel),
+            Executor::Worker => self.run_in_worker(job, task, start, &log),
+        }?;
+        let finished = self.store(task, outcome, out.path(), &log, start.elapsed().as_secs_f64()).map_err(|error| say(&format!("{error:#}")))?;
+        let _ = cache.remove_work(&action.digest);
+        Ok((finished, false, Vec::new()))
+    }
+
+    fn run_in_worker(&mut self, job: Job, task: &Task, start: Instant, log: &Path) -> Result<Outcome, Ended> {
+        if self.worker.as_mut().is_some_and(|worker| !worker.alive()) {
+            self.worker = None;
+        }
+        let mut worker = match self.worker.take() {
+            Some(worker) => worker,
+            None => {
+                let binary = self.request.worker.as_deref().ok_or_else(|| Ended::Failed("no worker binary was found".into()))?;
+                let output = self.request.logs.join(format!("worker-{}.txt", self.number));
+                Worker::start(binary, &output).map_err(|error| Ended::Failed(format!("{error:#}")))?
+            }
+        };
+        let position = worker.output_position();
+        let (send, step, label) = (self.send.clone(), task.step, task.label.clone());
+        let mut lines = String::new();
+        let mut result = worker.run(job, &self.request.cancel, &self.request.hurry, &mut |message| {
+            let label = label.clone();
+            let event = match message {
+                FromWorker::Progress { stage, done, total, unit, .. } => {
+                    Event::Progress { step, label, stage, done, total, unit, elapsed_s: start.elapsed().as_secs_f64() }
+                }
+                FromWorker::Metric { name, x, y, .. } => Event::Metric { step, label, name, x, y },
+                FromWorker::Log { level, text, .. } => {
+                    lines.push_str(&format!("{level}: {text}\n"));
+                    Event::Log { step: Some(step), label: Some(label), level, text }
+                }
+                _ => return,
+            };
+            let _ = send.send(Message::Event(event));
+        });
+        let mut text = lines.into_bytes();
+        text.extend(worker.output_since(position));
+        // The log is for people; a full disk shows itself where results are stored.
+        let _ = std::fs::write(log, text);
+        if let Ok(outcome) = &mut result {
+            outcome.provenance.insert("worker".into(), worker.build.clone().into());
+            outcome.provenance.insert("libtorch".into(), worker.libtorch.clone().into());
+        }
+        if worker.alive() {
+            self.worker = Some(worker);
+        }
+        result
+    }
+
+    /// Puts what a step produced into the store and appends its record.
+    fn store(&self, task: &Task, outcome: Outcome, out: &Path, log: &Path, seconds: f64) -> Result<Finished> {
+        let cache = self.request.cache;
+        let mut record = Record::new(task.action.key.clone());
+        for (name, produced) in outcome.outputs {
+            anyhow::ensure!(
+                Path::new(&produced.file).components().all(|part| matches!(part, std::path::Component::Normal(_))),
+                "the output `{name}` lies outside its folder"
+            );
+            let (digest, size) = cache.take_file(&out.join(&produced.file))?;
+            record.outputs.insert(name, Output { kind: produced.kind, digest, size, name: produced.file });
+        }
+        record.metrics = outcome.metrics;
+        record.series = outcome.series.into_iter().map(|(name, s)| (name, Series { x: s.x, y: s.y, x_label: s.x_label })).collect();
+        record.observed = task.action.observed.clone();
+        let mut provenance = outcome.provenance;
+        provenance.insert("device".into(), provenance.get("device").cloned().unwrap_or(self.device.into()));
+        provenance.insert("threads".into(), self.request.config.threads.into());
+        record.provenance = json!(provenance);
+        if log.is_file() {
+            record.log = Some(cache.put_file(log)?.0);
+        }
+        stamp(&mut record, seconds);
+        let before = cache.record(&task.action.digest)?;
+        cache.append(&record)?;
+        if let Some(before) = before {
+            let moved: Vec<&str> = record
+                .outputs
+                .iter()
+                .filter(|(name, output)| before.outputs.get(*name).is_some_and(|old| old.digest != output.digest))
+                .map(|(name, _)| name.as_str())
+                .collect();
+            if !moved.is_empty() {
+                let text = format!("computed again and different from before: {}; the new result counts", moved.join(", "));
+                self.event(Event::Log { step: Some(task.step), label: Some(task.label.clone()), level: "warn".into(), text });
+            }
+        }
+        let data = action::archives(cache, &record)?.unwrap_or_default();
+        Ok(Finished { record, data })
+    }
+}
+
+/// Fills in when and where a record was made.
+fn stamp(record: &mut Record, seconds: f64) {
+    record.finished_unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+    record.duration_s = seconds;
+    let mut provenance: BTreeMap<String, Value> = serde_json::from_value(record.provenance.clone()).unwrap_or_default();
+    provenance.insert("host".into(), host().into());
+    provenance.insert("harness".into(), env!("CARGO_PKG_VERSION").into());
+    record.provenance = json!(provenance);
+}
+
+/// The machine's name.
+pub fn host() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_string()).unwrap_or_else(|_| "unknown".into())
+}
