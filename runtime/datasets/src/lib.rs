@@ -17,6 +17,7 @@ pub mod image_folder;
 pub mod mask;
 pub mod reader;
 
+pub mod scenes;
 pub mod segmentation_pairs;
 pub mod split;
 pub mod tree;
@@ -29,5 +30,6 @@ pub use image_folder::image_folder;
 pub use mask::{IndexMask, check_mask, decode_mask};
 pub use reader::Reader;
 
+pub use scenes::scenes;
 pub use segmentation_pairs::segmentation_pairs;
 pub use tree::{Tree, TreeFile, locate};

@@ -105,7 +105,9 @@ pub fn probe_mask(start: &[u8]) -> Result<MaskHeader, String> {
     Ok(MaskHeader { width: width as usize, height: height as usize, depth, palette })
 }
 
-fn open(bytes: &[u8]) -> Result<(png::Reader<Cursor<&[u8]>>, MaskHeader), String> {
+type PngReader<'a> = png::Reader<Cursor<&'a [u8]>>;
+
+fn open(bytes: &[u8]) -> Result<(PngReader<'_>, MaskHeader), String> {
     let header = probe_mask(bytes)?;
     let mut decoder = png::Decoder::new(Cursor::new(bytes));
     decoder.set_transformations(Transformations::IDENTITY);
