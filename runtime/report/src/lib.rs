@@ -1,1 +1,11 @@
-//! Records to pages: tables, claims, curves and pictures as HTML and Markdown. Runs nothing.
+//! Records to pages: tables, claims, curves and pictures as HTML and Markdown. Runs nothing, reads no cache.
+//!
+//! The caller fills a [`Summary`]; [`render_html`] gives one self-contained page, [`render_markdown`] one file.
+
+pub mod curves;
+pub mod format;
+pub mod model;
+mod page;
+
+pub use model::*;
+pub use page::{Error, render_html, render_markdown};

@@ -1,0 +1,58 @@
+//! Numbers for people.
+
+/// Mean, standard deviation (n − 1) and n of the values; none without values. The deviation needs two.
+pub fn statistics(values: &[f64]) -> Option<(f64, Option<f64>, usize)> {
+    let n = values.len();
+    if n == 0 {
+        return None;
+    }
+    let mean = values.iter().sum::<f64>() / n as f64;
+    let sd = (n > 1).then(|| (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1) as f64).sqrt());
+    Some((mean, sd, n))
+}
+
+/// A number with the digits that matter: shares as percentages with one decimal.
+pub fn number(value: f64, percent: bool) -> String {
+    let value = if percent { value * 100.0 } else { value };
+    match value {
+        v if !v.is_finite() => v.to_string(),
+        v if percent => format!("{v:.1}"),
+        v if v.fract() == 0.0 && v.abs() < 1e15 => format!("{v:.0}"),
+        v if v.abs() >= 1e-3 && v.abs() < 1e4 => format!("{v:.3}"),
+        v => format!("{v:.3e}"),
+    }
+}
+
+/// `850 ms`, `4.2 s`, `3 min 20 s`, `2 h 5 min`.
+pub fn seconds(seconds: f64) -> String {
+    match seconds {
+        s if s < 0.0995 => format!("{:.0} ms", s * 1e3),
+        s if s < 99.5 => format!("{s:.1} s"),
+        s if s < 5_970.0 => format!("{} min {} s", s as u64 / 60, s as u64 % 60),
+        s => format!("{} h {} min", s as u64 / 3600, s as u64 % 3600 / 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statistics_by_hand() {
+        assert_eq!(statistics(&[]), None);
+        assert_eq!(statistics(&[2.0]), Some((2.0, None, 1)));
+        // Deviations −1, 0, 1: variance 2 / 2.
+        assert_eq!(statistics(&[1.0, 2.0, 3.0]), Some((2.0, Some(1.0), 3)));
+    }
+
+    #[test]
+    fn numbers_and_times() {
+        assert_eq!(number(0.12345, true), "12.3");
+        assert_eq!(number(5.0, false), "5");
+        assert_eq!(number(0.12345, false), "0.123");
+        assert_eq!(number(f64::NAN, true), "NaN");
+        assert_eq!(seconds(0.05), "50 ms");
+        assert_eq!(seconds(200.0), "3 min 20 s");
+        assert_eq!(seconds(7500.0), "2 h 5 min");
+    }
+}

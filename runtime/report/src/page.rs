@@ -1,0 +1,216 @@
+//! The two renderings.
+
+use crate::curves;
+use crate::format::{number, seconds, statistics};
+use crate::model::{Cell, Claim, Column, Summary};
+use serde_json::{Value, json};
+use tera::{Context, Tera};
+
+/// A template that does not fit the data: a mistake of this crate.
+#[derive(Debug, thiserror::Error)]
+#[error("the summary cannot be rendered: {0:?}")]
+pub struct Error(#[from] tera::Error);
+
+/// A cell as the templates want it.
+fn cell(cell: &Cell, column: &Column) -> Value {
+    let there: Vec<f64> = cell.values.iter().filter_map(|value| value.value).collect();
+    let expected = cell.values.len();
+    let replicated = cell.values.iter().any(|value| value.replicate.is_some());
+    let main = statistics(&there).map(|(mean, sd, _)| {
+        let sd = sd.map(|sd| format!(" ± {}", number(sd, column.percent))).unwrap_or_default();
+        format!("{}{sd}", number(mean, column.percent))
+    });
+    let count = if there.len() < expected {
+        format!("{} of {expected}", there.len())
+    } else if replicated {
+        format!("n = {expected}")
+    } else {
+        String::new()
+    };
+    let singles: Vec<Value> = cell
+        .values
+        .iter()
+        .map(|value| {
+            json!({
+                "text": value.value.map_or("–".into(), |v| number(v, column.percent)),
+                "step": value.step,
+                "title": format!("{} {} {}", value.replicate.clone().unwrap_or_default(), value.key.get(..12).unwrap_or_default(), value.problem.clone().unwrap_or_default()).trim(),
+            })
+        })
+        .collect();
+    json!({ "main": main, "count": count, "singles": singles, "single": expected == 1, "note": cell.note })
+}
+
+fn verdicts(claims: &[Claim]) -> String {
+    let count = |outcome: &str| claims.iter().filter(|claim| claim.outcome == outcome).count();
+    let mut parts = vec![format!("{} of {} claims hold", count("holds"), claims.len())];
+    for (outcome, word) in [("fails", "failed"), ("undecided", "undecided")] {
+        if count(outcome) > 0 {
+            parts.push(format!("{} {word}", count(outcome)));
+        }
+    }
+    parts.join(", ")
+}
+
+fn context(summary: &Summary) -> Context {
+    let tables: Vec<Value> = summary
+        .tables
+        .iter()
+        .map(|table| {
+            let rows: Vec<Value> = table
+                .rows
+                .iter()
+                .map(|row| {
+                    let cells: Vec<Value> = row.cells.iter().zip(&table.columns).map(|(c, column)| cell(c, column)).collect();
+                    json!({ "label": row.label, "floor": row.floor, "cells": cells })
+                })
+                .collect();
+            json!({ "name": table.name, "title": table.title, "row_axis": table.row_axis, "columns": table.columns, "rows": rows })
+        })
+        .collect();
+    let figures: Vec<Value> = summary
+        .curves
+        .iter()
+        .map(|figure| {
+            let lines: Vec<Value> = figure
+                .lines
+                .iter()
+                .map(|line| json!({ "label": line.label, "replicate": line.replicate, "last": line.y.last().map(|y| number(*y, figure.percent)) }))
+                .collect();
+            json!({ "title": figure.title, "svg": curves::svg(figure), "labels": curves::labels(figure), "lines": lines, "x_label": figure.x_label })
+        })
+        .collect();
+    let longest = summary.steps.iter().map(|step| step.seconds).fold(1e-9, f64::max);
+    let steps: Vec<Value> = summary
+        .steps
+        .iter()
+        .map(|step| {
+            let mut value = json!(step);
+            value["time"] = seconds(step.seconds).into();
+            value["share"] = format!("{:.1}", 100.0 * step.seconds / longest).into();
+            value["short_key"] = step.key.get(..12).unwrap_or_default().into();
+            value
+        })
+        .collect();
+    let mut context = Context::new();
+    context.insert("summary", summary);
+    context.insert("tables", &tables);
+    context.insert("figures", &figures);
+    context.insert("steps", &steps);
+    context.insert("wall", &seconds(summary.run.wall_s));
+    context.insert("compute", &seconds(summary.steps.iter().map(|step| step.seconds).sum()));
+    context.insert("verdicts", &verdicts(&summary.claims));
+    context
+}
+
+/// One self-contained HTML page: no script, nothing fetched.
+///
+/// # Errors
+/// Only a mistake in the template.
+pub fn render_html(summary: &Summary) -> Result<String, Error> {
+    let mut tera = Tera::default();
+    // The name's ending switches escaping on.
+    tera.add_raw_template("summary.html", include_str!("../templates/summary.html"))?;
+    Ok(tera.render("summary.html", &context(summary))?)
+}
+
+/// The same content as Markdown.
+///
+/// # Errors
+/// Only a mistake in the template.
+pub fn render_markdown(summary: &Summary) -> Result<String, Error> {
+    let mut tera = Tera::default();
+    tera.register_filter("md", |value: &Value, _: &std::collections::HashMap<String, Value>| {
+        let text = value.as_str().map(String::from).unwrap_or_else(|| value.to_string());
+        // A pipe or a line end would leave its cell, a `<` would be markup.
+        Ok(Value::String(
+            text.replace('\\', "\\\\").replace('|', "\\|").replace(['\r', '\n'], " ").replace('<', "&lt;"),
+        ))
+    });
+    tera.add_raw_template("summary.md", include_str!("../templates/summary.md"))?;
+    Ok(tera.render("summary.md", &context(summary))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::*;
+
+    fn value(v: Option<f64>, seed: u32) -> CellValue {
+        CellValue {
+            value: v,
+            replicate: Some(format!("seed={seed}")),
+            step: seed as usize,
+            key: "ab".repeat(32),
+            problem: None,
+        }
+    }
+
+    fn rich() -> Summary {
+        let evil = "<script>alert(1)</script> | x".to_string();
+        let column = Column { label: evil.clone(), percent: true, ..Column::default() };
+        let cells = |values| vec![Cell { values, note: String::new() }];
+        let rows = vec![
+            Row {
+                label: evil.clone(),
+                floor: false,
+                cells: cells(vec![value(Some(0.1), 1), value(Some(0.2), 2), value(Some(0.3), 3)]),
+            },
+            Row {
+                label: "partly".into(),
+                floor: false,
+                cells: cells(vec![value(Some(0.5), 1), value(None, 2), value(Some(0.7), 3)]),
+            },
+            Row { label: "none".into(), floor: true, cells: cells(vec![]) },
+        ];
+        Summary {
+            title: evil.clone(),
+            source_text: evil.clone(),
+            warnings: vec![evil.clone()],
+            tables: vec![Table {
+                name: "t".into(),
+                title: evil.clone(),
+                row_axis: "method".into(),
+                columns: vec![column],
+                rows,
+            }],
+            claims: vec![
+                Claim { text: evil.clone(), outcome: "holds".into(), ..Claim::default() },
+                Claim { outcome: "fails".into(), ..Claim::default() },
+            ],
+            steps: vec![StepRow {
+                label: evil.clone(),
+                error: Some(evil.clone()),
+                params: evil.clone(),
+                ..StepRow::default()
+            }],
+            galleries: vec![Gallery { title: evil.clone(), caption: evil, ..Gallery::default() }],
+            ..Summary::default()
+        }
+    }
+
+    #[test]
+    fn nothing_of_the_users_becomes_markup() {
+        let html = render_html(&rich()).unwrap();
+        assert!(!html.contains("<script") && html.contains("&lt;script&gt;"));
+        let markdown = render_markdown(&rich()).unwrap();
+        let outside: String = markdown.split("~~~~~~").step_by(2).collect();
+        assert!(!outside.contains("<script"));
+        assert!(markdown.contains("\\| x"));
+    }
+
+    #[test]
+    fn cells_show_mean_deviation_and_what_is_missing() {
+        let html = render_html(&rich()).unwrap();
+        assert!(html.contains("20.0 ± 10.0") && html.contains("n = 3"));
+        assert!(html.contains("60.0 ± 14.1") && html.contains("2 of 3"));
+        assert!(html.contains("1 of 2 claims hold, 1 failed"));
+        assert!(render_markdown(&rich()).unwrap().contains("20.0 ± 10.0"));
+    }
+
+    #[test]
+    fn an_empty_summary_is_a_page() {
+        assert!(render_html(&Summary::default()).unwrap().contains("</html>"));
+        assert!(render_markdown(&Summary::default()).is_ok());
+    }
+}

@@ -1,0 +1,123 @@
+//! Subcommands that only tell: codes, kinds, the cache.
+
+use crate::cli::CacheCommand;
+use crate::config::{Config, Flags};
+use anyhow::{Result, bail};
+use harness_cache::Cache;
+use harness_dsl::{Field, Type};
+use std::path::Path;
+use std::process::ExitCode;
+
+/// `harness explain CODE`
+pub fn explain(code: &str) -> Result<ExitCode> {
+    let code = code.to_uppercase();
+    if code == "E0401" {
+        println!("A field does not fit the others.\n\nTypes and ranges were right, but the kind of step refuses the combination: a queue that is\nno multiple of the batch, a crop larger than the resized picture. The message says what would fit.");
+        return Ok(ExitCode::SUCCESS);
+    }
+    match harness_dsl::explain(&code) {
+        Some(text) => println!("{}", text.trim()),
+        None => bail!("there is no code {code}"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `harness describe [KIND]`
+pub fn kind(name: Option<&str>) -> Result<ExitCode> {
+    let catalog = crate::catalog::catalog();
+    let Some(name) = name else {
+        for kind in &catalog.kinds {
+            println!("{:20} {}", kind.name, kind.doc.lines().next().unwrap_or_default());
+        }
+        return Ok(ExitCode::SUCCESS);
+    };
+    let Some(kind) = catalog.kind(name) else {
+        let names: Vec<&str> = catalog.kinds.iter().map(|kind| kind.name.as_str()).collect();
+        bail!("there is no kind `{name}`; there are {}", names.join(", "));
+    };
+    println!("{}\n\n{}\n\nfields", kind.name, kind.doc);
+    fields(&kind.fields, 1);
+    println!("\noutputs");
+    kind.outputs.iter().for_each(|output| println!("  {:16} {:18} {}", output.name, output.artifact, output.doc));
+    println!("\nmetrics");
+    for metric in &kind.metrics {
+        println!("  {:16} {:18} {}", metric.name, if metric.series { "series" } else { "number" }, metric.doc);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn fields(list: &[Field], depth: usize) {
+    let indent = "  ".repeat(depth);
+    for field in list {
+        let default = match &field.default {
+            _ if field.required => ", required".into(),
+            Some(value) if value.is_object() || value.is_null() => String::new(),
+            Some(value) => format!(" = {value}"),
+            None => String::new(),
+        };
+        let observes = if field.observes { ", only observes" } else { "" };
+        println!("{indent}{}: {}{default}{observes}\n{indent}    {}", field.name, name(&field.ty), field.doc.replace('\n', " "));
+        inner(&field.ty, depth + 1);
+    }
+}
+
+fn inner(ty: &Type, depth: usize) {
+    match ty {
+        Type::Record(list) => fields(list, depth),
+        Type::Optional(ty) | Type::List(ty) | Type::Map(ty) => inner(ty, depth),
+        Type::Tagged(variants) => {
+            for variant in variants {
+                println!("{}{} {{ }}  {}", "  ".repeat(depth), variant.name, variant.doc.replace('\n', " "));
+                fields(&variant.fields, depth + 1);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn name(ty: &Type) -> String {
+    let range = |min: Option<String>, max: Option<String>| match (min, max) {
+        (Some(min), Some(max)) => format!(" {min}..{max}"),
+        (Some(min), None) => format!(" from {min}"),
+        (None, Some(max)) => format!(" up to {max}"),
+        _ => String::new(),
+    };
+    match ty {
+        Type::Bool => "true or false".into(),
+        Type::Int { min, max } => format!("integer{}", range(min.map(|v| v.to_string()), max.map(|v| v.to_string()))),
+        Type::Float { min, max, exclusive_min } => {
+            let above = if *exclusive_min { "above " } else { "" };
+            format!("number{}", range(min.map(|v| format!("{above}{v}")), max.map(|v| v.to_string())))
+        }
+        Type::Text => "text".into(),
+        Type::Choice(words) => words.join(" | "),
+        Type::Path => "path".into(),
+        Type::Duration => "duration".into(),
+        Type::Size => "size".into(),
+        Type::Range(_) => "range".into(),
+        Type::List(ty) => format!("list of {}", name(ty)),
+        Type::Map(ty) => format!("names to {}", name(ty)),
+        Type::Record(_) => "record".into(),
+        Type::Tagged(variants) => variants.iter().map(|v| v.name.as_str()).collect::<Vec<_>>().join(" | "),
+        Type::Input(kinds) => kinds.join(" | "),
+        Type::Optional(ty) => format!("{} or none", name(ty)),
+        Type::Any => "anything".into(),
+    }
+}
+
+/// `harness cache …`
+pub fn cache(command: &CacheCommand) -> Result<ExitCode> {
+    let (CacheCommand::Stat { cache } | CacheCommand::Verify { cache } | CacheCommand::Rebuild { cache }) = command;
+    let config = Config::find(Path::new("."), &Flags { cache: cache.clone(), ..Flags::default() })?;
+    let store = Cache::open(&config.cache)?;
+    match command {
+        CacheCommand::Stat { .. } => println!("{}\n{:#?}", config.cache.display(), store.stat()?),
+        CacheCommand::Rebuild { .. } => println!("{}\n{:#?}", config.cache.display(), store.rebuild_index()?),
+        CacheCommand::Verify { .. } => {
+            let report = store.verify_all()?;
+            println!("{}\n{report:#?}", config.cache.display());
+            return Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

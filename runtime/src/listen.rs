@@ -1,0 +1,206 @@
+//! Listeners: each takes events and shows or keeps them. One that fails warns and never fails the run.
+
+use crate::events::{Event, Status};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
+
+/// Something that takes events.
+pub trait Listener {
+    /// Takes one event, in the order they happened.
+    fn event(&mut self, event: &Event);
+}
+
+/// One JSON object a line.
+pub struct Lines<W: Write> {
+    out: W,
+    broken: bool,
+}
+
+impl<W: Write> Lines<W> {
+    /// Writes to `out`.
+    pub fn new(out: W) -> Self {
+        Self { out, broken: false }
+    }
+}
+
+impl<W: Write> Listener for Lines<W> {
+    fn event(&mut self, event: &Event) {
+        if self.broken {
+            return;
+        }
+        let written = serde_json::to_vec(event).map_err(std::io::Error::from).and_then(|mut line| {
+            line.push(b'\n');
+            self.out.write_all(&line)?;
+            self.out.flush()
+        });
+        // A closed pipe is the reader's choice; anything else is worth one word.
+        if let Err(error) = written {
+            self.broken = true;
+            if error.kind() != std::io::ErrorKind::BrokenPipe {
+                eprintln!("warning: events can no longer be written: {error}");
+            }
+        }
+    }
+}
+
+/// Lines into a file of the run's folder.
+pub fn file(path: &Path) -> Option<Lines<std::io::BufWriter<std::fs::File>>> {
+    match std::fs::File::create(path) {
+        Ok(file) => Some(Lines::new(std::io::BufWriter::new(file))),
+        Err(error) => {
+            eprintln!("warning: {} cannot be written: {error}", path.display());
+            None
+        }
+    }
+}
+
+/// What people see: bars with rate and time left on a terminal, one line for each step's end everywhere.
+pub struct Screen {
+    bars: MultiProgress,
+    total: Option<ProgressBar>,
+    running: HashMap<usize, ProgressBar>,
+    colour: bool,
+    quiet_cached: bool,
+    cached: usize,
+}
+
+impl Screen {
+    /// For standard error; `bars` and `colour` only where it is a terminal.
+    pub fn new(bars: bool, colour: bool) -> Self {
+        let target = if bars { ProgressDrawTarget::stderr_with_hz(10) } else { ProgressDrawTarget::hidden() };
+        Self {
+            bars: MultiProgress::with_draw_target(target),
+            total: None,
+            running: HashMap::new(),
+            colour,
+            quiet_cached: true,
+            cached: 0,
+        }
+    }
+
+    fn say(&self, line: &str) {
+        self.bars.suspend(|| eprintln!("{line}"));
+    }
+
+    fn paint(&self, code: &str, text: &str) -> String {
+        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.into() }
+    }
+}
+
+/// `4.2 s`, `3 min 20 s`, `2 h 5 min`.
+pub fn seconds(seconds: f64) -> String {
+    match seconds {
+        s if s < 0.0995 => format!("{:.0} ms", s * 1e3),
+        s if s < 99.5 => format!("{s:.1} s"),
+        s if s < 5_970.0 => format!("{} min {} s", s as u64 / 60, s as u64 % 60),
+        s => format!("{} h {} min", s as u64 / 3600, s as u64 % 3600 / 60),
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("━╸ ")
+}
+
+impl Listener for Screen {
+    fn event(&mut self, event: &Event) {
+        match event {
+            Event::RunStarted { file, steps, .. } => {
+                let bar = self.bars.add(ProgressBar::new(*steps as u64));
+                bar.set_style(style("{prefix} {bar:24} {pos}/{len} steps  {elapsed}"));
+                bar.set_prefix(self.paint("1", file));
+                bar.enable_steady_tick(Duration::from_millis(250));
+                self.total = Some(bar);
+            }
+            Event::StepStarted { step, label, .. } => {
+                let bar = self.bars.add(ProgressBar::new_spinner());
+                bar.set_style(style("  {spinner} {prefix}  {msg}"));
+                bar.set_prefix(label.clone());
+                bar.enable_steady_tick(Duration::from_millis(250));
+                self.running.insert(*step, bar);
+            }
+            Event::Progress { step, stage, done, total, unit, .. } => {
+                if let Some(bar) = self.running.get(step) {
+                    if bar.length() != Some(*total) {
+                        bar.set_length(*total);
+                        let template = format!("  {{prefix}} {{bar:24}} {{percent:>3}}%  {{per_sec}} {unit}  {{eta}} left  {{msg}}");
+                        // The rate counts from the first progress, not from the start of the process.
+                        bar.set_style(style(&template).with_key("per_sec", |state: &indicatif::ProgressState, w: &mut dyn std::fmt::Write| {
+                            let _ = write!(w, "{:.0}/s", state.per_sec());
+                        }));
+                    }
+                    bar.set_position(*done);
+                    bar.set_message(stage.clone());
+                }
+            }
+            Event::Metric { .. } => {}
+            Event::Log { label, level, text, .. } => {
+                let head = if level == "warn" { self.paint("33", "warning") } else { level.clone() };
+                let place = label.as_ref().map(|label| format!("{label}: ")).unwrap_or_default();
+                self.say(&format!("{head}: {place}{text}"));
+            }
+            Event::StepFinished { step, label, status, wall_s, metrics, error, .. } => {
+                if let Some(bar) = self.running.remove(step) {
+                    bar.finish_and_clear();
+                    self.bars.remove(&bar);
+                }
+                if let Some(total) = &self.total {
+                    total.inc(1);
+                }
+                match status {
+                    Status::Cached => {
+                        self.cached += 1;
+                        if !self.quiet_cached {
+                            self.say(&format!("{:>8}  {label}", self.paint("2", "cached")));
+                        }
+                    }
+                    Status::Executed => {
+                        let shown: Vec<String> =
+                            metrics.iter().take(3).map(|(name, value)| format!("{name} {}", short(*value))).collect();
+                        let mark = self.paint("32", "done");
+                        self.say(&format!("    {mark}  {label}  {}  {}", self.paint("2", &seconds(*wall_s)), shown.join("  ")));
+                    }
+                    Status::Failed => {
+                        let mark = self.paint("1;31", "failed");
+                        self.say(&format!("  {mark}  {label}: {}", error.as_deref().unwrap_or_default()));
+                    }
+                    Status::Skipped => {
+                        let mark = self.paint("2", "skipped");
+                        self.say(&format!(" {mark}  {label}: {}", error.as_deref().unwrap_or_default()));
+                    }
+                }
+            }
+            Event::RunFinished { executed, cached, failed, skipped, wall_s, interrupted, claims, summary, .. } => {
+                if let Some(total) = self.total.take() {
+                    total.finish_and_clear();
+                }
+                let mut parts = vec![format!("{executed} executed"), format!("{cached} cached")];
+                if *failed > 0 {
+                    parts.push(self.paint("1;31", &format!("{failed} failed")));
+                }
+                if *skipped > 0 {
+                    parts.push(format!("{skipped} skipped"));
+                }
+                let head = if *interrupted { "interrupted" } else { "finished" };
+                self.say(&format!("{} in {}: {}", self.paint("1", head), seconds(*wall_s), parts.join(", ")));
+                for (text, outcome) in claims {
+                    let mark = match outcome.as_str() {
+                        "holds" => self.paint("32", "    holds"),
+                        "fails" => self.paint("31", "    fails"),
+                        _ => self.paint("33", "undecided"),
+                    };
+                    self.say(&format!("  {mark}  {text}"));
+                }
+                if let Some(summary) = summary {
+                    self.say(&format!("summary: {summary}"));
+                }
+            }
+        }
+    }
+}
+
+fn short(value: f64) -> String {
+    if value.fract() == 0.0 && value.abs() < 1e9 { format!("{value}") } else { format!("{value:.4}") }
+}
