@@ -21,7 +21,7 @@ pub struct Finished {
 }
 
 /// One action: everything that is computed, or looked up.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Action {
     /// The kind.
     pub info: &'static KindInfo,
@@ -54,13 +54,16 @@ pub fn action(
     let mut params = fields(step, catalog);
     let mut inputs = BTreeMap::new();
     let mut failure = None;
-    substitute(&mut params, &mut |reference| match artifact(reference, program, config, cache, finished, &mut inputs) {
-        Ok(artifact) => Some(json!({ "$artifact": artifact })),
-        Err(error) => {
-            failure.get_or_insert(error);
-            None
-        }
-    });
+    substitute(
+        &mut params,
+        &mut |reference| match artifact(reference, program, config, cache, finished, &mut inputs) {
+            Ok(artifact) => Some(json!({ "$artifact": artifact })),
+            Err(error) => {
+                failure.get_or_insert(error);
+                None
+            }
+        },
+    );
     if let Some(error) = failure {
         return Err(error);
     }
@@ -71,7 +74,10 @@ pub fn action(
         params.insert("program_digest".into(), cache.file_digest(&program)?.to_string().into());
     }
     let params = (info.resolve)(Value::Object(params)).map_err(|problems| {
-        let said: Vec<String> = problems.iter().map(|p| format!("{}{}{}", p.field, if p.field.is_empty() { "" } else { ": " }, p.message)).collect();
+        let said: Vec<String> = problems
+            .iter()
+            .map(|p| format!("{}{}{}", p.field, if p.field.is_empty() { "" } else { ": " }, p.message))
+            .collect();
         anyhow!("{}", said.join("; "))
     })?;
     let (keyed, observed) = split(&params, catalog, info);
@@ -105,19 +111,25 @@ fn artifact(
     match reference {
         Reference::Path { root, path } => {
             let place = config.place(root, path)?;
-            let digest = cache.file_digest(&place).with_context(|| format!("the file {} cannot be read", place.display()))?.to_string();
+            let digest = cache
+                .file_digest(&place)
+                .with_context(|| format!("the file {} cannot be read", place.display()))?
+                .to_string();
             inputs.insert(digest.clone(), InputFiles { file: place, data: None });
             Ok(Artifact { kind: "file".into(), digest })
         }
         Reference::Step { step, output } => {
             let label = program.steps.get(step).map(|step| step.label.as_str()).unwrap_or_default();
-            let from = finished.get(step).and_then(Option::as_ref).with_context(|| format!("`{label}` has no result"))?;
+            let from =
+                finished.get(step).and_then(Option::as_ref).with_context(|| format!("`{label}` has no result"))?;
             let Some(found) = from.record.outputs.get(output) else {
                 let names: Vec<&str> = from.record.outputs.keys().map(String::as_str).collect();
                 bail!("`{label}` gave no output `{output}`; it gave {}", names.join(", "));
             };
             let digest = found.digest.to_string();
-            let file = cache.blob(&found.digest)?.with_context(|| format!("the output `{output}` of `{label}` is gone from the cache"))?;
+            let file = cache
+                .blob(&found.digest)?
+                .with_context(|| format!("the output `{output}` of `{label}` is gone from the cache"))?;
             inputs.insert(digest.clone(), InputFiles { file, data: from.data.get(&digest).cloned() });
             Ok(Artifact { kind: found.kind.clone(), digest })
         }

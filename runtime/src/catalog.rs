@@ -112,10 +112,16 @@ fn ty(schema: &Value) -> Type {
     match schema.get("type").and_then(Value::as_str) {
         Some("boolean") => Type::Bool,
         Some("string") => Type::Text,
-        Some("integer") => Type::Int { min: bound("minimum").map(|v| v as i64), max: bound("maximum").map(|v| v as i64) },
+        Some("integer") => {
+            Type::Int { min: bound("minimum").map(|v| v as i64), max: bound("maximum").map(|v| v as i64) }
+        }
         Some("number") => {
             let exclusive = bound("exclusiveMinimum");
-            Type::Float { min: exclusive.or(bound("minimum")), max: bound("maximum"), exclusive_min: exclusive.is_some() }
+            Type::Float {
+                min: exclusive.or(bound("minimum")),
+                max: bound("maximum"),
+                exclusive_min: exclusive.is_some(),
+            }
         }
         Some("array") => Type::List(Box::new(schema.get("items").map_or(Type::Any, ty))),
         Some("object") => match schema.get("additionalProperties") {
@@ -181,7 +187,9 @@ mod tests {
             match ty {
                 Type::Any => panic!("{place} has no type"),
                 Type::Range(inner) | Type::List(inner) | Type::Map(inner) | Type::Optional(inner) => walk(inner, place),
-                Type::Record(fields) => fields.iter().for_each(|field| walk(&field.ty, &format!("{place}.{}", field.name))),
+                Type::Record(fields) => {
+                    fields.iter().for_each(|field| walk(&field.ty, &format!("{place}.{}", field.name)))
+                }
                 Type::Tagged(variants) => {
                     assert!(!variants.is_empty(), "{place} has no tags");
                     for variant in variants {

@@ -23,13 +23,17 @@ pub fn program(name: &str, folder: &Path) -> Option<PathBuf> {
 pub fn run(job: &Job, folder: &Path, log: &Path, cancel: &AtomicBool) -> Result<Outcome, Ended> {
     let failed = |message: String| Ended::Failed(message);
     let params: Params = serde_json::from_value(job.params.clone()).map_err(|e| failed(e.to_string()))?;
-    let io = |what: &str, path: &Path, error: std::io::Error| failed(format!("{} cannot be {what}: {error}", path.display()));
+    let io = |what: &str, path: &Path, error: std::io::Error| {
+        failed(format!("{} cannot be {what}: {error}", path.display()))
+    };
     let dir = job.out_dir.join("run");
     let staged = dir.join("inputs");
     std::fs::create_dir_all(&staged).map_err(|e| io("created", &staged, e))?;
     let digests = params.inputs.iter().map(|(name, input)| (name, input.digest()));
     for (name, digest) in digests.chain(params.files.iter().map(|(name, file)| (name, file.artifact.digest.as_str()))) {
-        let Some(files) = job.inputs.get(digest) else { return Err(failed(format!("the input `{name}` was not staged"))) };
+        let Some(files) = job.inputs.get(digest) else {
+            return Err(failed(format!("the input `{name}` was not staged")));
+        };
         let target = staged.join(name);
         std::os::unix::fs::symlink(&files.file, &target).map_err(|e| io("staged", &target, e))?;
         if let Some(data) = &files.data {
@@ -92,7 +96,10 @@ pub fn run(job: &Job, folder: &Path, log: &Path, cancel: &AtomicBool) -> Result<
         match &stopping {
             None => {
                 let why = match timeout {
-                    Some(timeout) => Some(Ended::Failed(format!("`{}` was stopped after its timeout of {} s", params.run[0], timeout.0))),
+                    Some(timeout) => Some(Ended::Failed(format!(
+                        "`{}` was stopped after its timeout of {} s",
+                        params.run[0], timeout.0
+                    ))),
                     None if cancel.load(Ordering::Relaxed) => Some(Ended::Cancelled),
                     None => None,
                 };
@@ -123,7 +130,11 @@ pub fn run(job: &Job, folder: &Path, log: &Path, cancel: &AtomicBool) -> Result<
             _ => "failed".into(),
         };
         let tail = tail(log, 20);
-        let tail = if tail.trim().is_empty() { "; it printed nothing".into() } else { format!("; the end of what it printed:\n{tail}") };
+        let tail = if tail.trim().is_empty() {
+            "; it printed nothing".into()
+        } else {
+            format!("; the end of what it printed:\n{tail}")
+        };
         return Err(failed(format!("`{}` {how}{tail}", params.run.join(" "))));
     }
     collect(job, &params, &dir)
@@ -137,19 +148,31 @@ fn collect(job: &Job, params: &Params, dir: &Path) -> Result<Outcome, Ended> {
         let file = format!("output-{name}");
         let target = job.out_dir.join(&file);
         if path.is_symlink() {
-            return Err(failed(format!("the output `{name}` ({}) is a link; outputs are plain files or folders", output.path)));
+            return Err(failed(format!(
+                "the output `{name}` ({}) is a link; outputs are plain files or folders",
+                output.path
+            )));
         } else if path.is_dir() {
             if output.kind != "folder" {
-                return Err(failed(format!("the output `{name}` ({}) is a folder and was declared as {}", output.path, output.kind)));
+                return Err(failed(format!(
+                    "the output `{name}` ({}) is a folder and was declared as {}",
+                    output.path, output.kind
+                )));
             }
             pack(&path, &target).map_err(|e| failed(format!("the folder `{name}` cannot be packed: {e}")))?;
         } else if path.is_file() {
             if output.kind == "folder" {
-                return Err(failed(format!("the output `{name}` ({}) is a file and was declared as a folder", output.path)));
+                return Err(failed(format!(
+                    "the output `{name}` ({}) is a file and was declared as a folder",
+                    output.path
+                )));
             }
             std::fs::rename(&path, &target).map_err(|e| failed(format!("{}: {e}", path.display())))?;
         } else {
-            return Err(failed(format!("`{}` ended well but did not write its output `{name}` ({})", params.run[0], output.path)));
+            return Err(failed(format!(
+                "`{}` ended well but did not write its output `{name}` ({})",
+                params.run[0], output.path
+            )));
         }
         outcome.outputs.insert(name.clone(), Produced { kind: output.kind.clone(), file });
     }

@@ -109,7 +109,13 @@ impl Config {
                 .map_or(Ok(beside), std::path::absolute)?,
             threads,
             jobs,
-            device: flags.device.clone().or(env("HARNESS_DEVICE")).or(near.device).or(far.device).unwrap_or("auto".into()),
+            device: flags
+                .device
+                .clone()
+                .or(env("HARNESS_DEVICE"))
+                .or(near.device)
+                .or(far.device)
+                .unwrap_or("auto".into()),
             worker: env("HARNESS_WORKER").map(PathBuf::from).or(near.worker).or(far.worker),
             roots,
             project_file: project.unwrap_or(folder.join("harness.toml")),
@@ -125,7 +131,8 @@ impl Config {
         let Some(root) = root else { return Ok(self.folder.join(path)) };
         let Some(base) = self.roots.get(root) else {
             let known: Vec<&str> = self.roots.keys().map(String::as_str).collect();
-            let known = if known.is_empty() { "none is mapped yet".into() } else { format!("mapped are {}", known.join(", ")) };
+            let known =
+                if known.is_empty() { "none is mapped yet".into() } else { format!("mapped are {}", known.join(", ")) };
             bail!(
                 "the dataset root `@{root}` is not mapped on this machine ({known}); write `{root} = \"/path/to/it\"` under `[roots]` in {}",
                 self.project_file.display()

@@ -57,16 +57,25 @@ impl FileHasher for Remembered<'_> {
 ///
 /// # Errors
 /// The root is not mapped, the files are not there or not as the kind needs them.
-pub fn external(info: &'static KindInfo, params: &Value, config: &Config, cache: &Cache) -> Result<(Finished, Vec<String>)> {
+pub fn external(
+    info: &'static KindInfo,
+    params: &Value,
+    config: &Config,
+    cache: &Cache,
+) -> Result<(Finished, Vec<String>)> {
     let path: PathRef = serde_json::from_value(params["path"].clone())?;
     let place = config.place(path.root.as_deref(), &path.path)?;
     let location = harness_datasets::locate(&place).with_context(|| format!("the dataset {path}"))?;
     let hasher = Remembered(cache);
     let built = match info.name {
-        "image_folder" => harness_datasets::image_folder(&serde_json::from_value::<ImageFolder>(params.clone())?, &location, &hasher),
-        "segmentation_pairs" => {
-            harness_datasets::segmentation_pairs(&serde_json::from_value::<SegmentationPairs>(params.clone())?, &location, &hasher)
+        "image_folder" => {
+            harness_datasets::image_folder(&serde_json::from_value::<ImageFolder>(params.clone())?, &location, &hasher)
         }
+        "segmentation_pairs" => harness_datasets::segmentation_pairs(
+            &serde_json::from_value::<SegmentationPairs>(params.clone())?,
+            &location,
+            &hasher,
+        ),
         _ => harness_datasets::davis(&serde_json::from_value::<Davis>(params.clone())?, &location, &hasher),
     }?;
     // The key has what decides the result: the other parameters and the content found, not the place.
@@ -90,7 +99,10 @@ pub fn scenes(key: ActionKey, params: &Value, cache: &Cache) -> Result<(Finished
     let (digest, size) = cache.take_file(&tar)?;
     let info = steps::kind("scenes").context("the kind `scenes` is gone")?;
     let (mut finished, warnings) = finish(info, key, built, cache)?;
-    finished.record.outputs.insert("archive".into(), Output { kind: "archive".into(), digest, size, name: "scenes.tar".into() });
+    finished
+        .record
+        .outputs
+        .insert("archive".into(), Output { kind: "archive".into(), digest, size, name: "scenes.tar".into() });
     finished.data = crate::action::archives(cache, &finished.record)?.unwrap_or_default();
     Ok((finished, warnings))
 }
@@ -105,7 +117,10 @@ fn finish(info: &KindInfo, key: ActionKey, built: Built, cache: &Cache) -> Resul
             cache.put_bytes(bytes)?;
         }
         data.insert(digest.to_string(), built.location.clone());
-        record.outputs.insert(name.clone(), Output { kind: kind.into(), digest, size: bytes.len() as u64, name: format!("{name}.json") });
+        record.outputs.insert(
+            name.clone(),
+            Output { kind: kind.into(), digest, size: bytes.len() as u64, name: format!("{name}.json") },
+        );
     }
     record.metrics = built.metrics;
     Ok((Finished { record, data }, built.warnings))

@@ -12,7 +12,9 @@ use std::process::ExitCode;
 pub fn explain(code: &str) -> Result<ExitCode> {
     let code = code.to_uppercase();
     if code == "E0401" {
-        println!("A field does not fit the others.\n\nTypes and ranges were right, but the kind of step refuses the combination: a queue that is\nno multiple of the batch, a crop larger than the resized picture. The message says what would fit.");
+        println!(
+            "A field does not fit the others.\n\nTypes and ranges were right, but the kind of step refuses the combination: a queue that is\nno multiple of the batch, a crop larger than the resized picture. The message says what would fit."
+        );
         return Ok(ExitCode::SUCCESS);
     }
     match harness_dsl::explain(&code) {
@@ -56,7 +58,12 @@ fn fields(list: &[Field], depth: usize) {
             None => String::new(),
         };
         let observes = if field.observes { ", only observes" } else { "" };
-        println!("{indent}{}: {}{default}{observes}\n{indent}    {}", field.name, name(&field.ty), field.doc.replace('\n', " "));
+        println!(
+            "{indent}{}: {}{default}{observes}\n{indent}    {}",
+            field.name,
+            name(&field.ty),
+            field.doc.replace('\n', " ")
+        );
         inner(&field.ty, depth + 1);
     }
 }

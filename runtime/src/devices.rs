@@ -18,7 +18,9 @@ pub fn slots(device: &str, jobs: Option<usize>, threads: u32) -> Result<Vec<Stri
     let some = |numbers: Vec<usize>| -> Result<Vec<String>> {
         if let Some(missing) = numbers.iter().find(|&&number| number >= gpus) {
             match gpus {
-                0 => bail!("the device cuda:{missing} was asked for and this machine shows no CUDA device; use `--device cpu`"),
+                0 => bail!(
+                    "the device cuda:{missing} was asked for and this machine shows no CUDA device; use `--device cpu`"
+                ),
                 n => bail!("there is no device cuda:{missing}; this machine has cuda:0 to cuda:{}", n - 1),
             }
         }
@@ -31,7 +33,10 @@ pub fn slots(device: &str, jobs: Option<usize>, threads: u32) -> Result<Vec<Stri
         "auto" if gpus == 0 => Ok(cpus()),
         "auto" => some((0..gpus).collect()),
         "cuda" => some((0..gpus.max(1)).collect()),
-        other => match other.strip_prefix("cuda:").map(|list| list.split(',').map(str::parse).collect::<Result<Vec<usize>, _>>()) {
+        other => match other
+            .strip_prefix("cuda:")
+            .map(|list| list.split(',').map(str::parse).collect::<Result<Vec<usize>, _>>())
+        {
             Some(Ok(numbers)) => some(numbers),
             _ => bail!("unknown device `{other}`; there are `auto`, `cpu`, `cuda` and `cuda:0,1`"),
         },

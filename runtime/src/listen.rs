@@ -125,11 +125,16 @@ impl Listener for Screen {
                 if let Some(bar) = self.running.get(step) {
                     if bar.length() != Some(*total) {
                         bar.set_length(*total);
-                        let template = format!("  {{prefix}} {{bar:24}} {{percent:>3}}%  {{per_sec}} {unit}  {{eta}} left  {{msg}}");
+                        let template = format!(
+                            "  {{prefix}} {{bar:24}} {{percent:>3}}%  {{per_sec}} {unit}  {{eta}} left  {{msg}}"
+                        );
                         // The rate counts from the first progress, not from the start of the process.
-                        bar.set_style(style(&template).with_key("per_sec", |state: &indicatif::ProgressState, w: &mut dyn std::fmt::Write| {
-                            let _ = write!(w, "{:.0}/s", state.per_sec());
-                        }));
+                        bar.set_style(style(&template).with_key(
+                            "per_sec",
+                            |state: &indicatif::ProgressState, w: &mut dyn std::fmt::Write| {
+                                let _ = write!(w, "{:.0}/s", state.per_sec());
+                            },
+                        ));
                     }
                     bar.set_position(*done);
                     bar.set_message(stage.clone());
@@ -160,7 +165,11 @@ impl Listener for Screen {
                         let shown: Vec<String> =
                             metrics.iter().take(3).map(|(name, value)| format!("{name} {}", short(*value))).collect();
                         let mark = self.paint("32", "done");
-                        self.say(&format!("    {mark}  {label}  {}  {}", self.paint("2", &seconds(*wall_s)), shown.join("  ")));
+                        self.say(&format!(
+                            "    {mark}  {label}  {}  {}",
+                            self.paint("2", &seconds(*wall_s)),
+                            shown.join("  ")
+                        ));
                     }
                     Status::Failed => {
                         let mark = self.paint("1;31", "failed");

@@ -39,6 +39,8 @@ pub struct Request<'a> {
     pub slots: Vec<String>,
     /// The worker binary, if any step needs one.
     pub worker: Option<PathBuf>,
+    /// Why there is none, if one is needed.
+    pub missing_worker: Option<String>,
     /// Folder for the workers' output.
     pub logs: PathBuf,
     /// Set when the run is to stop in order.
@@ -106,6 +108,8 @@ struct Dispatcher<'a, 'e> {
     dependents: Vec<Vec<usize>>,
     ready: VecDeque<usize>,
     queued: VecDeque<Task>,
+    /// Steps whose action is queued or running for another step: equal keys are computed once.
+    followers: BTreeMap<Digest, Vec<usize>>,
     running: usize,
     stopping: bool,
 }
@@ -117,7 +121,14 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
         for step in steps {
             step.inputs.iter().for_each(|&input| dependents[input].push(step.id));
         }
-        let blank = State { status: Status::Skipped, key: None, finished: None, error: None, wall_s: 0.0, warnings: Vec::new() };
+        let blank = State {
+            status: Status::Skipped,
+            key: None,
+            finished: None,
+            error: None,
+            wall_s: 0.0,
+            warnings: Vec::new(),
+        };
         Self {
             request,
             free: (0..slots.len()).rev().collect(),
@@ -127,8 +138,13 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
             finished: vec![None; steps.len()],
             waiting: steps.iter().map(|step| step.inputs.len()).collect(),
             dependents,
-            ready: steps.iter().filter(|step| step.inputs.is_empty() && request.wanted[step.id]).map(|step| step.id).collect(),
+            ready: steps
+                .iter()
+                .filter(|step| step.inputs.is_empty() && request.wanted[step.id])
+                .map(|step| step.id)
+                .collect(),
             queued: VecDeque::new(),
+            followers: BTreeMap::new(),
             running: 0,
             stopping: false,
         }
@@ -161,17 +177,34 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
                 Ok(Message::Done { step, slot, wall_s, result }) => {
                     self.running -= 1;
                     self.free.push(slot);
+                    let followers =
+                        self.states[step].key.and_then(|key| self.followers.remove(&key)).unwrap_or_default();
                     match result {
                         Ok((finished, warnings)) => {
                             // Another process may have computed it while this one waited for the lease.
                             let status = if wall_s == 0.0 { Status::Cached } else { Status::Executed };
                             self.states[step].warnings.extend(warnings);
+                            for follower in followers {
+                                self.conclude(follower, Status::Cached, Some(finished.clone()), None, 0.0);
+                            }
                             self.conclude(step, status, Some(finished), None, wall_s);
                         }
-                        Err(Ended::Cancelled) => self.conclude(step, Status::Skipped, None, Some("interrupted".into()), wall_s),
-                        Err(Ended::Failed(error)) => self.fail(step, error, wall_s, !self.request.keep_going),
+                        Err(Ended::Cancelled) => {
+                            for step in followers.into_iter().chain([step]) {
+                                self.conclude(step, Status::Skipped, None, Some("interrupted".into()), wall_s);
+                            }
+                        }
+                        Err(Ended::Failed(error)) => {
+                            for step in followers.into_iter().chain([step]) {
+                                self.fail(step, error.clone(), wall_s, !self.request.keep_going);
+                            }
+                        }
                         // A process that dies says nothing about the experiment: the rest goes on.
-                        Err(Ended::Died(error)) => self.fail(step, format!("the worker died: {error}"), wall_s, false),
+                        Err(Ended::Died(error)) => {
+                            for step in followers.into_iter().chain([step]) {
+                                self.fail(step, format!("the worker died: {error}"), wall_s, false);
+                            }
+                        }
                     }
                 }
                 Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {}
@@ -235,13 +268,15 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
             }
             return Ok(());
         }
-        let action = match action::action(spec, request.program, request.catalog, request.config, request.cache, &self.finished) {
-            Ok(action) => action,
-            Err(error) => {
-                self.fail(step, format!("{error:#}"), 0.0, !request.keep_going);
-                return Ok(());
-            }
-        };
+        let action =
+            match action::action(spec, request.program, request.catalog, request.config, request.cache, &self.finished)
+            {
+                Ok(action) => action,
+                Err(error) => {
+                    self.fail(step, format!("{error:#}"), 0.0, !request.keep_going);
+                    return Ok(());
+                }
+            };
         self.states[step].key = Some(action.digest);
         if !request.forced[step]
             && let Some(finished) = action::lookup(request.cache, &action.digest)?
@@ -253,11 +288,21 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
                 ));
             }
             self.conclude(step, Status::Cached, Some(finished), None, 0.0);
-        } else if !request.dry_run {
+        } else if request.dry_run {
+            // What the end of the run says of steps without a result is what is wanted.
+        } else if let Some(followers) = self.followers.get_mut(&action.digest) {
+            followers.push(step);
+        } else {
+            self.followers.insert(action.digest, Vec::new());
             self.queued.push_back(Task { step, label: spec.label.clone(), action, force: request.forced[step] });
         }
         for notice in request.cache.notices() {
-            (self.emit)(Event::Log { step: Some(step), label: Some(spec.label.clone()), level: "warn".into(), text: notice });
+            (self.emit)(Event::Log {
+                step: Some(step),
+                label: Some(spec.label.clone()),
+                level: "warn".into(),
+                text: notice,
+            });
         }
         Ok(())
     }
@@ -267,7 +312,14 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
         self.conclude(step, Status::Failed, None, Some(error), wall_s);
     }
 
-    fn conclude(&mut self, step: usize, status: Status, finished: Option<Finished>, error: Option<String>, wall_s: f64) {
+    fn conclude(
+        &mut self,
+        step: usize,
+        status: Status,
+        finished: Option<Finished>,
+        error: Option<String>,
+        wall_s: f64,
+    ) {
         let spec = &self.request.program.steps[step];
         for text in self.states[step].warnings.clone() {
             (self.emit)(Event::Log { step: Some(step), label: Some(spec.label.clone()), level: "warn".into(), text });
@@ -336,7 +388,12 @@ impl Slot<'_> {
                     told = true;
                     let holder = cache.holder(&action.digest).ok().flatten().unwrap_or("another process".into());
                     let text = format!("waits: {} computes it already", holder.trim());
-                    self.event(Event::Log { step: Some(*step), label: Some(label.clone()), level: "info".into(), text });
+                    self.event(Event::Log {
+                        step: Some(*step),
+                        label: Some(label.clone()),
+                        level: "info".into(),
+                        text,
+                    });
                 }
                 !self.request.cancel.load(Ordering::Relaxed)
             })
@@ -355,8 +412,8 @@ impl Slot<'_> {
             slot: format!("{}#{}", self.device, self.number),
         });
         if action.info.name == "scenes" {
-            let (mut finished, warnings) =
-                datasets::scenes(action.key.clone(), &action.params, cache).map_err(|error| say(&format!("{error:#}")))?;
+            let (mut finished, warnings) = datasets::scenes(action.key.clone(), &action.params, cache)
+                .map_err(|error| say(&format!("{error:#}")))?;
             stamp(&mut finished.record, start.elapsed().as_secs_f64());
             cache.append(&finished.record).map_err(|error| say(&error))?;
             return Ok((finished, false, warnings));
@@ -380,7 +437,9 @@ impl Slot<'_> {
             Executor::Harness => command::run(&job, &self.request.config.folder, &log, &self.request.cancel),
             Executor::Worker => self.run_in_worker(job, task, start, &log),
         }?;
-        let finished = self.store(task, outcome, out.path(), &log, start.elapsed().as_secs_f64()).map_err(|error| say(&format!("{error:#}")))?;
+        let finished = self
+            .store(task, outcome, out.path(), &log, start.elapsed().as_secs_f64())
+            .map_err(|error| say(&format!("{error:#}")))?;
         let _ = cache.remove_work(&action.digest);
         Ok((finished, false, Vec::new()))
     }
@@ -392,7 +451,9 @@ impl Slot<'_> {
         let mut worker = match self.worker.take() {
             Some(worker) => worker,
             None => {
-                let binary = self.request.worker.as_deref().ok_or_else(|| Ended::Failed("no worker binary was found".into()))?;
+                let binary = self.request.worker.as_deref().ok_or_else(|| {
+                    Ended::Failed(self.request.missing_worker.clone().unwrap_or("no worker binary was found".into()))
+                })?;
                 let output = self.request.logs.join(format!("worker-{}.txt", self.number));
                 Worker::start(binary, &output).map_err(|error| Ended::Failed(format!("{error:#}")))?
             }
@@ -442,7 +503,8 @@ impl Slot<'_> {
             record.outputs.insert(name, Output { kind: produced.kind, digest, size, name: produced.file });
         }
         record.metrics = outcome.metrics;
-        record.series = outcome.series.into_iter().map(|(name, s)| (name, Series { x: s.x, y: s.y, x_label: s.x_label })).collect();
+        record.series =
+            outcome.series.into_iter().map(|(name, s)| (name, Series { x: s.x, y: s.y, x_label: s.x_label })).collect();
         record.observed = task.action.observed.clone();
         let mut provenance = outcome.provenance;
         provenance.insert("device".into(), provenance.get("device").cloned().unwrap_or(self.device.into()));
@@ -462,8 +524,14 @@ impl Slot<'_> {
                 .map(|(name, _)| name.as_str())
                 .collect();
             if !moved.is_empty() {
-                let text = format!("computed again and different from before: {}; the new result counts", moved.join(", "));
-                self.event(Event::Log { step: Some(task.step), label: Some(task.label.clone()), level: "warn".into(), text });
+                let text =
+                    format!("computed again and different from before: {}; the new result counts", moved.join(", "));
+                self.event(Event::Log {
+                    step: Some(task.step),
+                    label: Some(task.label.clone()),
+                    level: "warn".into(),
+                    text,
+                });
             }
         }
         let data = action::archives(cache, &record)?.unwrap_or_default();
@@ -483,5 +551,7 @@ fn stamp(record: &mut Record, seconds: f64) {
 
 /// The machine's name.
 pub fn host() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_string()).unwrap_or_else(|_| "unknown".into())
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map(|name| name.trim().to_string())
+        .unwrap_or_else(|_| "unknown".into())
 }

@@ -15,7 +15,8 @@ impl Loader for Files {
         let base = from.map(Path::new).and_then(Path::parent).unwrap_or(Path::new(""));
         let full = base.join(path);
         let name = full.canonicalize().map_err(|error| format!("{} cannot be opened: {error}", full.display()))?;
-        let text = std::fs::read_to_string(&name).map_err(|error| format!("{} cannot be read: {error}", full.display()))?;
+        let text =
+            std::fs::read_to_string(&name).map_err(|error| format!("{} cannot be read: {error}", full.display()))?;
         Ok(Loaded { name: shown(&name), text })
     }
 }
@@ -77,7 +78,11 @@ fn problems(step: &Step, catalog: &Catalog) -> Vec<Diagnostic> {
                     best = (score, *span);
                 }
             }
-            let place = if problem.field.is_empty() { step.label.clone() } else { format!("`{}` of `{}`", problem.field, step.name) };
+            let place = if problem.field.is_empty() {
+                step.label.clone()
+            } else {
+                format!("`{}` of `{}`", problem.field, step.name)
+            };
             Diagnostic::error("E0401", best.1, format!("{place}: {}", problem.message))
         })
         .collect()
@@ -182,7 +187,9 @@ pub fn matching(program: &Program, targets: &[String]) -> Result<Vec<usize>> {
     for target in targets {
         let before = found.len();
         let plain = |text: &str| text.replace(' ', "");
-        found.extend(program.steps.iter().filter(|s| s.name == *target || plain(&s.label) == plain(target)).map(|s| s.id));
+        found.extend(
+            program.steps.iter().filter(|s| s.name == *target || plain(&s.label) == plain(target)).map(|s| s.id),
+        );
         if found.len() == before {
             let mut names: Vec<&str> = program.steps.iter().map(|step| step.name.as_str()).collect();
             names.dedup();

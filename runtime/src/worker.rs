@@ -104,10 +104,15 @@ impl Worker {
             match worker.receive() {
                 Ok(Some(FromWorker::Hello { protocol, build, libtorch, cuda_devices, kinds })) => {
                     if protocol != PROTOCOL_VERSION {
-                        bail!("{} speaks protocol {protocol} and harness {PROTOCOL_VERSION}; build both from the same source (`make build`)", binary.display());
+                        bail!(
+                            "{} speaks protocol {protocol} and harness {PROTOCOL_VERSION}; build both from the same source (`make build`)",
+                            binary.display()
+                        );
                     }
                     for info in harness_protocol::steps::ALL {
-                        if info.executor == harness_protocol::Executor::Worker && kinds.get(info.name) != Some(&info.version) {
+                        if info.executor == harness_protocol::Executor::Worker
+                            && kinds.get(info.name) != Some(&info.version)
+                        {
                             bail!(
                                 "{} has version {:?} of `{}` and harness has {}; build both from the same source (`make build`)",
                                 binary.display(),
@@ -124,7 +129,9 @@ impl Worker {
                 }
                 Ok(Some(other)) => bail!("{} said {other:?} instead of hello", binary.display()),
                 Ok(None) if start.elapsed() < HELLO => {}
-                Ok(None) => bail!("{} said nothing for {} s; its output: {}", binary.display(), HELLO.as_secs(), worker.tail()),
+                Ok(None) => {
+                    bail!("{} said nothing for {} s; its output: {}", binary.display(), HELLO.as_secs(), worker.tail())
+                }
                 Err(_) => bail!("{} did not start: {}", binary.display(), worker.died()),
             }
         }
@@ -146,19 +153,24 @@ impl Worker {
                 Ok(Some(message.context("the worker sent what is no message")?))
             }
             Ok(_) => Err(anyhow!("the control channel closed")),
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => Ok(None),
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) =>
+            {
+                Ok(None)
+            }
             Err(error) => Err(error.into()),
         }
     }
 
-    /// The process's number.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Runs one job to its end, passing on what it says. After anything but an outcome or a failure that it reported
     /// itself the process is gone and must be replaced ([`Worker::alive`]).
-    pub fn run(&mut self, mut job: Job, cancel: &AtomicBool, hurry: &AtomicBool, on: &mut dyn FnMut(FromWorker)) -> Result<Outcome, Ended> {
+    pub fn run(
+        &mut self,
+        mut job: Job,
+        cancel: &AtomicBool,
+        hurry: &AtomicBool,
+        on: &mut dyn FnMut(FromWorker),
+    ) -> Result<Outcome, Ended> {
         self.next += 1;
         job.id = self.next;
         let id = job.id;
@@ -233,7 +245,11 @@ impl Worker {
             }
         };
         let tail = self.tail();
-        let tail = if tail.trim().is_empty() { "; it printed nothing".into() } else { format!("; the end of what it printed:\n{tail}") };
+        let tail = if tail.trim().is_empty() {
+            "; it printed nothing".into()
+        } else {
+            format!("; the end of what it printed:\n{tail}")
+        };
         format!("{how}{tail}")
     }
 

@@ -1,0 +1,238 @@
+//! `harness run` and `harness check`: from arguments to exit status.
+
+use crate::cli;
+use crate::config::{Config, Flags};
+use crate::events::{Event, Status};
+use crate::listen::{Lines, Listener, Screen, file};
+use crate::run::{Request, State};
+use crate::{catalog, devices, run as engine, summary, text, worker};
+use anyhow::{Context as _, Result};
+use harness_cache::Cache;
+use harness_dsl::{Pick, Severity, evaluate_claim, render};
+use harness_protocol::{Executor, steps};
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+fn colour() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Shows what was found; whether there is a program.
+fn report(text: &text::Text, json: bool) -> bool {
+    let found = &text.checked.diagnostics;
+    if json {
+        for diagnostic in found {
+            // A diagnostic is plain data; it always serialises.
+            if let Ok(line) = serde_json::to_string(diagnostic) {
+                println!("{line}");
+            }
+        }
+    }
+    if !found.is_empty() {
+        eprint!("{}", render(found, &text.checked.sources, colour()));
+        let errors = found.iter().filter(|diagnostic| diagnostic.severity == Severity::Error).count();
+        if errors > 0 {
+            let codes = found.iter().find(|d| d.severity == Severity::Error).map_or("E0101", |d| d.code);
+            eprintln!("\n{errors} error{}; `harness explain {codes}` tells more", if errors == 1 { "" } else { "s" });
+        }
+    }
+    text.checked.program.is_some()
+}
+
+/// `harness check`
+pub fn check(arguments: &cli::Check) -> Result<ExitCode> {
+    let catalog = catalog::catalog();
+    let mut good = true;
+    for path in &arguments.files {
+        let text = text::read(path, &catalog, &arguments.params)?;
+        let fine = report(&text, arguments.json);
+        good &= fine;
+        if let Some(program) = text.checked.program {
+            eprintln!(
+                "{}: {} steps, {} tables, {} claims",
+                path.display(),
+                program.steps.len(),
+                program.tables.len(),
+                program.claims.len()
+            );
+        }
+    }
+    Ok(ExitCode::from(if good { 0 } else { 2 }))
+}
+
+/// `harness run`
+pub fn run(arguments: &cli::Run) -> Result<ExitCode> {
+    let start = Instant::now();
+    let catalog = catalog::catalog();
+    let text = text::read(&arguments.file, &catalog, &arguments.params)?;
+    if !report(&text, false) {
+        return Ok(ExitCode::from(2));
+    }
+    let Some(program) = &text.checked.program else { return Ok(ExitCode::from(2)) };
+    let folder = arguments.file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let flags = Flags { cache: arguments.cache.clone(), jobs: arguments.jobs, device: arguments.device.clone() };
+    let config = Config::find(folder, &flags)?;
+    let wanted = text::select(program, &arguments.targets)?;
+    let mut forced = vec![false; program.steps.len()];
+    for step in text::matching(program, &arguments.force)? {
+        forced[step] = true;
+    }
+    let slots = devices::slots(&config.device, config.jobs, config.threads)?;
+    let cache = Cache::open(&config.cache).with_context(|| format!("the cache {}", config.cache.display()))?;
+    let needs_worker = program
+        .steps
+        .iter()
+        .any(|step| wanted[step.id] && steps::kind(&step.kind).is_some_and(|kind| kind.executor == Executor::Worker));
+    // Only its place is looked up: a run that finds everything in the cache starts no worker, and needs none.
+    let worker = if needs_worker { worker::binary(config.worker.as_deref()).map_err(Some) } else { Err(None) };
+
+    let id = run_id();
+    let dir = cache.dir().join("runs").join(&id);
+    std::fs::create_dir_all(&dir).with_context(|| format!("{} cannot be created", dir.display()))?;
+    let _ = std::fs::write(dir.join("source.exp"), &text.text);
+    let _ = std::fs::write(dir.join("program.json"), serde_json::to_vec_pretty(program).unwrap_or_default());
+
+    let mut listeners: Vec<Box<dyn Listener>> = Vec::new();
+    listeners.push(Box::new(Screen::new(std::io::stderr().is_terminal() && !arguments.json, colour())));
+    listeners.extend(file(&dir.join("events.jsonl")).map(|lines| Box::new(lines) as Box<dyn Listener>));
+    if arguments.json {
+        listeners.push(Box::new(Lines::new(std::io::stdout())));
+    }
+    let mut emit = |event: Event| listeners.iter_mut().for_each(|listener| listener.event(&event));
+
+    let (cancel, hurry) = interrupts()?;
+    let name = arguments.file.display().to_string();
+    emit(Event::RunStarted {
+        run: id.clone(),
+        file: name.clone(),
+        steps: wanted.iter().filter(|wanted| **wanted).count(),
+        cache: cache.dir().display().to_string(),
+    });
+    let (worker, missing) = match worker {
+        Ok(path) => (Some(path), None),
+        Err(error) => (None, error),
+    };
+    let request = Request {
+        program,
+        catalog: &catalog,
+        config: &config,
+        cache: &cache,
+        wanted,
+        forced,
+        keep_going: arguments.keep_going,
+        dry_run: arguments.dry_run,
+        slots,
+        worker,
+        missing_worker: missing.map(|error| format!("{error:#}")),
+        logs: dir.clone(),
+        cancel: cancel.clone(),
+        hurry,
+    };
+    let states = engine::run(&request, &mut emit)?;
+
+    let interrupted = cancel.load(Ordering::Relaxed);
+    let count = |status: Status| {
+        states.iter().zip(&request.wanted).filter(|(state, wanted)| **wanted && state.status == status).count()
+    };
+    let failed = count(Status::Failed);
+    let claims: Vec<_> = program
+        .claims
+        .iter()
+        .map(|claim| {
+            (claim, evaluate_claim(claim, &|step, metric, pick| number(&states[step], step, metric, pick, &request)))
+        })
+        .collect();
+    let outcomes =
+        claims.iter().map(|(claim, verdict)| (claim.text.clone(), summary::outcome(verdict).to_string())).collect();
+    let wall_s = start.elapsed().as_secs_f64();
+    let run = harness_report::RunInfo {
+        id: id.clone(),
+        wall_s,
+        executed: count(Status::Executed) as u64,
+        cached: count(Status::Cached) as u64,
+        failed: failed as u64,
+        skipped: count(Status::Skipped) as u64,
+        interrupted,
+        machine: summary::machine(),
+    };
+    let mut shown = None;
+    if !arguments.dry_run {
+        let page = summary::build(&request, &text, &states, &claims, run);
+        let mut folders = vec![dir.clone(), cache.dir().join("summaries").join(stem(&arguments.file))];
+        folders.extend(arguments.out.clone());
+        for folder in folders {
+            match summary::write(&page, &folder) {
+                Ok(path) => shown = Some(path),
+                Err(error) => {
+                    emit(Event::Log { step: None, label: None, level: "warn".into(), text: format!("{error:#}") })
+                }
+            }
+        }
+    }
+    let undecided = claims.iter().any(|(_, verdict)| summary::outcome(verdict) != "holds");
+    emit(Event::RunFinished {
+        run: id,
+        executed: count(Status::Executed),
+        cached: count(Status::Cached),
+        failed,
+        skipped: count(Status::Skipped),
+        wall_s: start.elapsed().as_secs_f64(),
+        interrupted,
+        claims: outcomes,
+        summary: shown.map(|path: PathBuf| path.display().to_string()),
+    });
+    cache.flush();
+    Ok(ExitCode::from(match () {
+        () if interrupted => 130,
+        () if failed > 0 => 1,
+        () if arguments.strict && undecided && !arguments.dry_run => 1,
+        () => 0,
+    }))
+}
+
+/// A number of a step: a metric, or a point of a curve.
+pub fn number(state: &State, step: usize, metric: &str, pick: Pick, request: &Request<'_>) -> Option<f64> {
+    let record = &state.finished.as_ref()?.record;
+    if let Some(value) = record.metrics.get(metric) {
+        return Some(*value);
+    }
+    let series = record.series.get(metric)?;
+    match pick {
+        Pick::Last => series.y.last().copied(),
+        Pick::At(x) => series.x.iter().position(|at| *at == x).and_then(|index| series.y.get(index)).copied(),
+        Pick::Best => {
+            let kind = request.catalog.kind(&request.program.steps[step].kind)?;
+            let up = kind.metric(metric).is_none_or(|metric| metric.higher_is_better);
+            series.y.iter().copied().filter(|y| !y.is_nan()).reduce(|a, b| if (a > b) == up { a } else { b })
+        }
+    }
+}
+
+fn stem(file: &Path) -> String {
+    file.file_stem().map_or("experiment".into(), |stem| stem.to_string_lossy().into_owned())
+}
+
+fn run_id() -> String {
+    format!("{}-{}", jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S"), std::process::id())
+}
+
+/// The first interrupt stops in order (checkpoints are written), the second at once.
+fn interrupts() -> Result<(Arc<AtomicBool>, Arc<AtomicBool>)> {
+    let (cancel, hurry) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        let (first, second) = (cancel.clone(), hurry.clone());
+        // SAFETY: the action only loads and stores atomics, which is async-signal-safe.
+        unsafe {
+            signal_hook::low_level::register(signal, move || {
+                if first.swap(true, Ordering::Relaxed) {
+                    second.store(true, Ordering::Relaxed);
+                }
+            })?;
+        }
+    }
+    Ok((cancel, hurry))
+}

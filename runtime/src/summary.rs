@@ -1,0 +1,301 @@
+//! From the states of a run to the summary that is rendered.
+
+use crate::events::Status;
+use crate::run::{Request, State};
+use crate::start::number;
+use crate::text::Text;
+use anyhow::{Context as _, Result};
+use harness_dsl::{CellRef, Claim, Column, Outcome, Pick, Verdict};
+use harness_protocol::Gallery;
+use harness_report as page;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// Bytes of pictures that one page carries at most.
+const MOST_PICTURE_BYTES: usize = 24 << 20;
+
+/// The word for a verdict.
+pub fn outcome(verdict: &Verdict) -> &'static str {
+    match verdict.outcome {
+        Outcome::Holds => "holds",
+        Outcome::Fails => "fails",
+        Outcome::Undecided => "undecided",
+    }
+}
+
+/// The machine in words: processor, cores, memory.
+pub fn machine() -> String {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let after = |text: &str, key: &str| {
+        text.lines()
+            .find(|line| line.starts_with(key))
+            .and_then(|line| line.split_once(':'))
+            .map(|(_, v)| v.trim().to_string())
+    };
+    let model = after(&read("/proc/cpuinfo"), "model name").unwrap_or("unknown processor".into());
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let memory = after(&read("/proc/meminfo"), "MemTotal")
+        .and_then(|text| text.split_whitespace().next()?.parse::<f64>().ok())
+        .map(|kib| format!(", {:.0} GiB", kib / f64::from(1 << 20)))
+        .unwrap_or_default();
+    format!("{model}, {cores} cores{memory}")
+}
+
+/// Everything the page shows.
+pub fn build(
+    request: &Request<'_>,
+    text: &Text,
+    states: &[State],
+    claims: &[(&Claim, Verdict)],
+    run: page::RunInfo,
+) -> page::Summary {
+    let program = request.program;
+    let mut warnings: Vec<String> = Vec::new();
+    for state in states {
+        for warning in &state.warnings {
+            if !warnings.contains(warning) {
+                warnings.push(warning.clone());
+            }
+        }
+    }
+    page::Summary {
+        title: text.file.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned()),
+        file: text.file.display().to_string(),
+        source_text: text.text.clone(),
+        generated: jiff::Zoned::now().strftime("%Y-%m-%d %H:%M %Z").to_string(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        run,
+        params: program.params.iter().map(|(name, value)| (name.clone(), value.to_string())).collect(),
+        tables: program.tables.iter().map(|table| self::table(table, request, states)).collect(),
+        claims: claims
+            .iter()
+            .map(|(claim, verdict)| page::Claim {
+                text: claim.text.clone(),
+                source: claim.source.clone(),
+                outcome: outcome(verdict).into(),
+                detail: verdict.detail.clone(),
+                single: verdict.single,
+            })
+            .collect(),
+        curves: curves(request, states),
+        galleries: galleries(request, states),
+        steps: steps(request, states),
+        warnings,
+    }
+}
+
+fn value(cell: &CellRef, pick: Pick, request: &Request<'_>, states: &[State]) -> page::CellValue {
+    let state = &states[cell.step];
+    let value = number(state, cell.step, &cell.metric, pick, request);
+    let problem = match (&value, &state.error) {
+        (Some(_), _) => None,
+        (None, Some(error)) => Some(error.lines().next().unwrap_or_default().to_string()),
+        (None, None) => Some(format!("`{}` was not recorded", cell.metric)),
+    };
+    let key = state.key.map(|key| key.to_string()).unwrap_or_default();
+    page::CellValue { value, replicate: cell.replicate.clone(), step: cell.step, key, problem }
+}
+
+fn table(table: &harness_dsl::Table, request: &Request<'_>, states: &[State]) -> page::Table {
+    let cells = |refs: &[CellRef], column: &Column| {
+        let mut values: Vec<page::CellValue> =
+            refs.iter().map(|cell| value(cell, column.pick, request, states)).collect();
+        // Replicates of a step in which nothing is random are one measurement, and count as one.
+        if let [first, rest @ ..] = values.as_slice()
+            && !first.key.is_empty()
+            && rest.iter().all(|other| other.key == first.key)
+        {
+            values = vec![page::CellValue { replicate: None, ..first.clone() }];
+        }
+        page::Cell { values, note: String::new() }
+    };
+    let mut rows: Vec<page::Row> = table
+        .rows
+        .iter()
+        .map(|row| page::Row {
+            label: row.label.clone(),
+            floor: false,
+            cells: row.cells.iter().zip(&table.columns).map(|(cell, column)| cells(&cell.values, column)).collect(),
+        })
+        .collect();
+    // One row for what trivial predictors reach: the same for every method, so each column's first member tells it.
+    let floors: Vec<page::Cell> = table
+        .columns
+        .iter()
+        .enumerate()
+        .map(|(index, column)| {
+            let members = table.rows.iter().map(|row| &row.cells[index].floor).find(|floor| !floor.is_empty());
+            let mut cell = members.map(|members| cells(members, column)).unwrap_or_default();
+            // Equal over replicates since nothing in it is random: say it once.
+            if let Some(first) = cell.values.first().cloned()
+                && cell.values.iter().all(|value| value.value == first.value)
+            {
+                cell.values = vec![page::CellValue { replicate: None, ..first }];
+            }
+            cell.note = if cell.values.is_empty() {
+                String::new()
+            } else {
+                column.metric.floor_label.clone().unwrap_or_default()
+            };
+            cell
+        })
+        .collect();
+    if floors.iter().any(|cell| !cell.values.is_empty()) {
+        rows.push(page::Row { label: "trivial predictor".into(), floor: true, cells: floors });
+    }
+    let columns = table
+        .columns
+        .iter()
+        .map(|column| page::Column {
+            label: column.label.clone(),
+            doc: column.metric.doc.clone(),
+            higher_is_better: column.metric.higher_is_better,
+            on_test: column.metric.on_test,
+            percent: column.metric.percent,
+        })
+        .collect();
+    page::Table {
+        name: table.name.clone(),
+        title: table.title.clone(),
+        row_axis: table.row_axis.clone(),
+        columns,
+        rows,
+    }
+}
+
+/// The place of a step on the axes to compare along, `nn[moco]`, and on those to average over, `seed=2`.
+fn places(step: &harness_dsl::Step) -> (String, Option<String>) {
+    let compared: Vec<&str> = step.axes.iter().filter(|axis| !axis.replicate).map(|axis| axis.value.as_str()).collect();
+    let averaged: Vec<String> =
+        step.axes.iter().filter(|axis| axis.replicate).map(|axis| format!("{}={}", axis.name, axis.value)).collect();
+    let label = if compared.is_empty() { step.name.clone() } else { format!("{}[{}]", step.name, compared.join(", ")) };
+    (label, (!averaged.is_empty()).then(|| averaged.join(", ")))
+}
+
+fn curves(request: &Request<'_>, states: &[State]) -> Vec<page::Figure> {
+    let mut figures: BTreeMap<(String, String), page::Figure> = BTreeMap::new();
+    for (step, state) in request.program.steps.iter().zip(states) {
+        let Some(finished) = &state.finished else { continue };
+        let (label, replicate) = places(step);
+        for (name, series) in finished.record.series.iter().filter(|(_, series)| series.y.len() > 1) {
+            let metric = request.catalog.kind(&step.kind).and_then(|kind| kind.metric(name));
+            let figure = figures.entry((step.kind.clone(), name.clone())).or_insert_with(|| page::Figure {
+                title: format!("{name} of {}", step.kind),
+                x_label: series.x_label.clone(),
+                percent: metric.is_some_and(|metric| metric.percent),
+                lines: Vec::new(),
+            });
+            figure.lines.push(page::Line {
+                label: label.clone(),
+                replicate: replicate.clone(),
+                x: series.x.clone(),
+                y: series.y.clone(),
+            });
+        }
+    }
+    // A learning rate that all methods share is no finding.
+    figures.into_iter().filter(|((_, name), _)| name != "lr").map(|(_, figure)| figure).collect()
+}
+
+fn galleries(request: &Request<'_>, states: &[State]) -> Vec<page::Gallery> {
+    let mut seen = BTreeSet::new();
+    let mut budget = MOST_PICTURE_BYTES;
+    let mut galleries = Vec::new();
+    for (step, state) in request.program.steps.iter().zip(states) {
+        let Some(finished) = &state.finished else { continue };
+        // One replicate of each member is enough to look at.
+        let (label, _) = places(step);
+        for output in finished.record.outputs.values().filter(|output| output.kind == "pictures") {
+            if !seen.insert((label.clone(), output.name.clone())) {
+                continue;
+            }
+            let Ok(Some(bytes)) = request.cache.read(&output.digest) else { continue };
+            let Ok(gallery) = serde_json::from_slice::<Gallery>(&bytes) else { continue };
+            if bytes.len() > budget {
+                continue;
+            }
+            budget -= bytes.len();
+            let plain = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/=".contains(&b));
+            let items = gallery.items.into_iter().filter(|item| plain(&item.png_base64));
+            galleries.push(page::Gallery {
+                title: gallery.title,
+                caption: gallery.caption,
+                step_label: step.label.clone(),
+                items: items
+                    .map(|item| page::Picture {
+                        caption: item.caption,
+                        png_base64: item.png_base64,
+                        width: item.width,
+                        height: item.height,
+                    })
+                    .collect(),
+            });
+        }
+    }
+    galleries
+}
+
+fn steps(request: &Request<'_>, states: &[State]) -> Vec<page::StepRow> {
+    let rows = request.program.steps.iter().zip(states).filter(|(step, _)| request.wanted[step.id]);
+    rows.map(|(step, state)| {
+        let record = state.finished.as_ref().map(|finished| &finished.record);
+        let ran_on = record
+            .and_then(|record| record.provenance.as_object())
+            .map(|map| map.iter().map(|(name, value)| (name.clone(), plain(value))).collect())
+            .unwrap_or_default();
+        page::StepRow {
+            id: step.id,
+            label: step.label.clone(),
+            kind: step.kind.clone(),
+            status: match state.status {
+                Status::Executed => "executed",
+                Status::Cached => "cached",
+                Status::Failed => "failed",
+                Status::Skipped => "skipped",
+            }
+            .into(),
+            key: state.key.map(|key| key.to_string()).unwrap_or_default(),
+            seconds: record.map_or(0.0, |record| record.duration_s),
+            when: record
+                .and_then(|record| jiff::Timestamp::from_millisecond(record.finished_unix_ms as i64).ok())
+                .map(|time| time.strftime("%Y-%m-%d %H:%M UTC").to_string())
+                .unwrap_or_default(),
+            ran_on,
+            metrics: record
+                .map(|r| r.metrics.iter().map(|(name, value)| (name.clone(), value.to_string())).collect())
+                .unwrap_or_default(),
+            error: state.error.clone(),
+            params: record
+                .map(|record| serde_json::to_string_pretty(&record.key.params).unwrap_or_default())
+                .unwrap_or_else(|| serde_json::to_string_pretty(&step.params).unwrap_or_default()),
+        }
+    })
+    .collect()
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Number(number) if number.is_f64() => page::format::number(number.as_f64().unwrap_or_default(), false),
+        other => other.to_string(),
+    }
+}
+
+/// Writes both renderings into `folder`; gives the HTML page's path.
+///
+/// # Errors
+/// The folder cannot be written.
+pub fn write(summary: &page::Summary, folder: &Path) -> Result<PathBuf> {
+    std::fs::create_dir_all(folder).with_context(|| format!("{} cannot be created", folder.display()))?;
+    let path = folder.join("summary.html");
+    for (path, text) in
+        [(path.clone(), page::render_html(summary)?), (folder.join("summary.md"), page::render_markdown(summary)?)]
+    {
+        let temporary = path.with_extension("tmp");
+        std::fs::write(&temporary, text)
+            .and_then(|()| std::fs::rename(&temporary, &path))
+            .with_context(|| format!("{} cannot be written", path.display()))?;
+    }
+    Ok(path)
+}
