@@ -1,0 +1,32 @@
+# Two commands do everything: `make quickstart` and `make test`. Each works alone, from a fresh clone.
+SHELL := /bin/bash
+# cmake from .tools is used only where the system has none.
+export PATH := $(PATH):$(CURDIR)/.tools/cmake/cmake/data/bin
+CARGO ?= cargo
+HARNESS := target/release/harness
+
+.PHONY: quickstart test build setup bench fmt clean
+
+quickstart: build        ## run experiments/quickstart.exp and say where its summary is
+	$(HARNESS) run experiments/quickstart.exp
+
+test: build              ## formatting, lints with warnings denied, unit and end-to-end tests
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --workspace --all-targets --locked -- -D warnings
+	$(CARGO) test --release --workspace --locked
+
+build: setup             ## both binaries, in target/release
+	$(CARGO) build --release --locked -p harness-runtime -p harness-worker
+
+setup:                   ## what the build needs: libtorch, cmake, nasm
+	@.ci/tools
+	@.ci/libtorch
+
+bench: build             ## speed, as ratios measured alternately in one run
+	$(CARGO) bench --locked -p harness-views
+
+fmt:
+	$(CARGO) fmt --all
+
+clean:
+	rm -rf target .libtorch .tools
