@@ -12,9 +12,13 @@ mod checker;
 mod codes;
 pub mod diagnostic;
 pub mod evaluate;
+mod lexer;
+mod parser;
 pub mod program;
 pub mod render;
 pub mod source;
+mod suggest;
+mod syntax;
 
 pub use catalog::{Catalog, Field, Kind, Metric, Output, Type, Variant};
 pub use checker::check;

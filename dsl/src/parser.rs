@@ -1,0 +1,898 @@
+//! Tokens to syntax. The parser never gives up on a file: what cannot be read is reported once, skipped to the
+//! next field or declaration, and reading goes on, so that five mistakes give five diagnostics. Only brackets
+//! nested deeper than [`DEEPEST`] end it.
+
+use crate::diagnostic::Diagnostic;
+use crate::lexer::{Lexeme, Token, lex};
+use crate::source::Span;
+use crate::suggest::did_you_mean;
+use crate::syntax::{
+    BlockSyntax, ClaimSyntax, Definition, Expr, ExprKind, FieldSyntax, IndexSyntax, Item, Name, Operator, Postfix,
+    StepSyntax, TableSyntax,
+};
+
+/// How deep brackets, blocks and signs may nest.
+pub const DEEPEST: usize = 128;
+
+/// Words that are never names.
+pub const RESERVED: [&str; 10] = ["if", "then", "else", "and", "or", "not", "true", "false", "none", "in"];
+
+/// Words that begin declarations.
+pub const DECLARATIONS: [&str; 8] = ["param", "let", "import", "for", "replicate", "table", "claim", "figure"];
+
+/// Something was reported; whoever called skips to where reading can go on.
+struct Reported;
+type Parsed<T> = Result<T, Reported>;
+
+/// Reads one text.
+pub fn parse(text: &str, source: usize, diagnostics: &mut Vec<Diagnostic>) -> Vec<Item> {
+    let mut parser = Parser::new(text, source);
+    let items = parser.items(None);
+    diagnostics.append(&mut parser.diagnostics);
+    items
+}
+
+/// Reads a text that is one expression.
+pub fn parse_expression(text: &str, source: usize, diagnostics: &mut Vec<Diagnostic>) -> Option<Expr> {
+    let mut parser = Parser::new(text, source);
+    let parsed = parser.bracketed(Parser::expression).ok();
+    if parsed.is_some() && parser.peek() != &Token::End {
+        parser.unexpected("the end of the value");
+    }
+    let good = parser.diagnostics.is_empty();
+    diagnostics.append(&mut parser.diagnostics);
+    parsed.filter(|_| good)
+}
+
+struct Parser {
+    lexemes: Vec<Lexeme>,
+    at: usize,
+    depth: usize,
+    /// Inside `( )` and `[ ]`, where newlines mean nothing.
+    joined: bool,
+    /// Whether `name {` may be a tagged record; not in the list of a `for`.
+    tagged: bool,
+    given_up: bool,
+    diagnostics: Vec<Diagnostic>,
+}
+
+impl Parser {
+    fn new(text: &str, source: usize) -> Parser {
+        let mut diagnostics = Vec::new();
+        let lexemes = lex(text, source, &mut diagnostics);
+        Parser { lexemes, at: 0, depth: 0, joined: false, tagged: true, given_up: false, diagnostics }
+    }
+
+    // ---- looking and moving ----
+
+    fn lexeme(&self, ahead: usize) -> &Lexeme {
+        // The last lexeme is the end, and there always is one.
+        &self.lexemes[(self.at + ahead).min(self.lexemes.len() - 1)]
+    }
+
+    fn peek(&self) -> &Token {
+        &self.lexeme(0).token
+    }
+
+    fn span(&self) -> Span {
+        self.lexeme(0).span
+    }
+
+    /// Where the lexeme before ends: the place for what is missing.
+    fn before(&self) -> Span {
+        match self.at.checked_sub(1).and_then(|at| self.lexemes.get(at)) {
+            Some(lexeme) => lexeme.span,
+            None => self.span(),
+        }
+    }
+
+    fn advance(&mut self) {
+        if self.at + 1 < self.lexemes.len() {
+            self.at += 1;
+        }
+    }
+
+    fn at_symbol(&self, symbol: &str) -> bool {
+        matches!(self.peek(), Token::Symbol(found) if *found == symbol)
+    }
+
+    fn at_word(&self, word: &str) -> bool {
+        matches!(self.peek(), Token::Name(found) if found == word)
+    }
+
+    fn take_symbol(&mut self, symbol: &str) -> bool {
+        let found = self.at_symbol(symbol);
+        if found {
+            self.advance();
+        }
+        found
+    }
+
+    fn take_word(&mut self, word: &str) -> bool {
+        let found = self.at_word(word);
+        if found {
+            self.advance();
+        }
+        found
+    }
+
+    /// Whether the next lexeme goes on with the expression: on the same line, or where newlines mean nothing.
+    fn goes_on(&self) -> bool {
+        self.joined || !self.lexeme(0).first_on_line
+    }
+
+    // ---- reporting ----
+
+    fn report(&mut self, diagnostic: Diagnostic) {
+        if !self.given_up {
+            self.diagnostics.push(diagnostic);
+        }
+    }
+
+    /// How the next token is called in a message.
+    fn found(&self) -> String {
+        match self.peek() {
+            Token::Name(name) if RESERVED.contains(&name.as_str()) => format!("the word `{name}`"),
+            Token::Name(name) => format!("`{name}`"),
+            Token::Int(_) | Token::Float(_) => "a number".to_owned(),
+            Token::Duration(_) => "a duration".to_owned(),
+            Token::Size(_) => "a size".to_owned(),
+            Token::Text(_) => "a text".to_owned(),
+            Token::Path { .. } => "a path".to_owned(),
+            Token::Symbol(symbol) => format!("`{symbol}`"),
+            Token::Bad => "this".to_owned(),
+            Token::End => "the end of the text".to_owned(),
+        }
+    }
+
+    fn unexpected(&mut self, expected: &str) -> Reported {
+        // What the lexer has reported is not reported again.
+        if self.peek() != &Token::Bad {
+            let mut diagnostic =
+                Diagnostic::error("E0010", self.span(), format!("expected {expected}, found {}", self.found()))
+                    .label(format!("expected {expected}"));
+            if self.at_symbol(";") {
+                diagnostic = diagnostic.help("fields and declarations are separated by commas or newlines");
+            } else if self.at_symbol(":") {
+                diagnostic = diagnostic.help("a field is written `name = value`");
+            }
+            self.report(diagnostic);
+        }
+        Reported
+    }
+
+    // ---- recovery ----
+
+    /// Skips to the next field: past a comma, or to a line's first lexeme or a closing brace, at this depth.
+    fn skip_field(&mut self) {
+        let mut depth = 0usize;
+        loop {
+            match self.peek() {
+                Token::End => return,
+                Token::Symbol("{" | "[" | "(") => depth += 1,
+                Token::Symbol("}") if depth == 0 => return,
+                Token::Symbol("}" | "]" | ")") => depth = depth.saturating_sub(1),
+                Token::Symbol(",") if depth == 0 => {
+                    self.advance();
+                    return;
+                }
+                _ => {}
+            }
+            self.advance();
+            if self.lexeme(0).first_on_line && (depth == 0 || self.starts_declaration()) {
+                return;
+            }
+        }
+    }
+
+    /// Skips to the next declaration or to the brace that closes the block.
+    fn skip_item(&mut self) {
+        let mut depth = 0usize;
+        loop {
+            match self.peek() {
+                Token::End => return,
+                Token::Symbol("{") => depth += 1,
+                Token::Symbol("}") if depth == 0 => return,
+                Token::Symbol("}") => depth -= 1,
+                _ => {}
+            }
+            self.advance();
+            if self.lexeme(0).first_on_line && (depth == 0 || self.starts_declaration()) && !self.at_symbol("}") {
+                return;
+            }
+            if depth == 0 && self.at_symbol("}") {
+                return;
+            }
+        }
+    }
+
+    /// Whether a declaration, which can be no field, begins here.
+    fn starts_declaration(&self) -> bool {
+        let Token::Name(first) = self.peek() else { return false };
+        match (first.as_str(), &self.lexeme(1).token, &self.lexeme(2).token) {
+            ("import", Token::Text(_), _) | ("claim", Token::Text(_), Token::Symbol("{")) => true,
+            ("param" | "let", Token::Name(_), Token::Symbol("=")) => true,
+            ("for" | "replicate", Token::Name(_), Token::Name(word)) if word == "in" => true,
+            ("table" | "figure", Token::Name(_), Token::Text(_)) => true,
+            (_, Token::Name(_), Token::Symbol("{")) => !RESERVED.contains(&first.as_str()),
+            (_, Token::Name(_), Token::Name(word)) => word == "from" && !RESERVED.contains(&first.as_str()),
+            _ => false,
+        }
+    }
+
+    // ---- nesting ----
+
+    fn nested<T>(&mut self, read: impl FnOnce(&mut Parser) -> Parsed<T>) -> Parsed<T> {
+        if self.depth >= DEEPEST {
+            let diagnostic =
+                Diagnostic::error("E0012", self.span(), format!("this is nested deeper than {DEEPEST} levels"))
+                    .help("give a part of it a name with `let`");
+            self.report(diagnostic);
+            // Nothing behind this place can be read sensibly.
+            self.given_up = true;
+            self.at = self.lexemes.len() - 1;
+            return Err(Reported);
+        }
+        self.depth += 1;
+        let read = read(self);
+        self.depth -= 1;
+        read
+    }
+
+    /// Reads something inside `( )` or `[ ]`, where newlines mean nothing.
+    fn bracketed<T>(&mut self, read: impl FnOnce(&mut Parser) -> Parsed<T>) -> Parsed<T> {
+        self.within(true, read)
+    }
+
+    fn within<T>(&mut self, joined: bool, read: impl FnOnce(&mut Parser) -> Parsed<T>) -> Parsed<T> {
+        let before = (self.joined, self.tagged);
+        (self.joined, self.tagged) = (joined, true);
+        let read = self.nested(read);
+        (self.joined, self.tagged) = before;
+        read
+    }
+
+    // ---- declarations ----
+
+    /// Declarations up to the end of the text, or of the block that opened there.
+    fn items(&mut self, open: Option<Span>) -> Vec<Item> {
+        let mut items = Vec::new();
+        loop {
+            match (self.peek(), open) {
+                (Token::End, None) => return items,
+                (Token::End, Some(open)) => {
+                    self.unclosed(open, "{");
+                    return items;
+                }
+                (Token::Symbol("}"), Some(_)) => {
+                    self.advance();
+                    return items;
+                }
+                (Token::Symbol("}"), None) => {
+                    let diagnostic = Diagnostic::error("E0011", self.span(), "this `}` closes nothing");
+                    self.report(diagnostic);
+                    self.advance();
+                    continue;
+                }
+                (Token::Symbol(","), _) => {
+                    self.advance();
+                    continue;
+                }
+                _ => {}
+            }
+            let start = self.at;
+            match self.item() {
+                Ok(Some(item)) => {
+                    items.push(item);
+                    self.end_of_item();
+                }
+                Ok(None) => {}
+                Err(Reported) => {
+                    if self.at == start {
+                        self.advance();
+                        if self.lexeme(0).first_on_line {
+                            continue;
+                        }
+                    }
+                    if !(self.lexeme(0).first_on_line && self.starts_declaration()) {
+                        self.skip_item();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Declarations are separated by newlines or commas.
+    fn end_of_item(&mut self) {
+        let ends = self.lexeme(0).first_on_line
+            || matches!(self.peek(), Token::End | Token::Symbol("}" | ","))
+            || self.starts_declaration();
+        if !ends {
+            self.unexpected("a new line");
+            self.skip_item();
+        }
+    }
+
+    fn item(&mut self) -> Parsed<Option<Item>> {
+        let Token::Name(word) = self.peek().clone() else {
+            return Err(self.unexpected("a declaration"));
+        };
+        let word_span = self.span();
+        if RESERVED.contains(&word.as_str()) {
+            return Err(self.unexpected("a declaration"));
+        }
+        match word.as_str() {
+            "import" => {
+                self.advance();
+                let (path, span) = self.text("the name of a file in quotes")?;
+                Ok(Some(Item::Import { path, span }))
+            }
+            "param" => self.definition().map(|definition| Some(Item::Param(definition))),
+            "let" => self.definition().map(|definition| Some(Item::Let(definition))),
+            "for" | "replicate" => self.nested(|parser| parser.block(word == "replicate")).map(Some),
+            "table" => self.table().map(Some),
+            "claim" => self.claim().map(Some),
+            "figure" => {
+                let diagnostic = Diagnostic::error("E0013", word_span, "`figure` is not supported yet")
+                    .help("the numbers of a series can stand in a table: `columns = [moco.knn_top1.last]`");
+                self.report(diagnostic);
+                self.advance();
+                self.skip_declaration();
+                Ok(None)
+            }
+            _ => self.step().map(Some),
+        }
+    }
+
+    /// Skips the rest of a declaration whose first word has been reported.
+    fn skip_declaration(&mut self) {
+        while !self.lexeme(0).first_on_line && !matches!(self.peek(), Token::End | Token::Symbol("{" | "}")) {
+            self.advance();
+        }
+        if self.at_symbol("{") {
+            let mut depth = 0usize;
+            loop {
+                match self.peek() {
+                    Token::End => return,
+                    Token::Symbol("{") => depth += 1,
+                    Token::Symbol("}") => depth -= 1,
+                    _ => {}
+                }
+                self.advance();
+                if depth == 0 {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn text(&mut self, expected: &str) -> Parsed<(String, Span)> {
+        let Token::Text(text) = self.peek().clone() else {
+            return Err(self.unexpected(expected));
+        };
+        let span = self.span();
+        self.advance();
+        Ok((text, span))
+    }
+
+    fn name(&mut self, expected: &str) -> Parsed<Name> {
+        let Token::Name(text) = self.peek().clone() else {
+            return Err(self.unexpected(expected));
+        };
+        let span = self.span();
+        if RESERVED.contains(&text.as_str()) {
+            self.report(
+                Diagnostic::error("E0016", span, format!("`{text}` is a word of the language and cannot be a name"))
+                    .label(format!("expected {expected}")),
+            );
+            self.advance();
+            return Err(Reported);
+        }
+        self.advance();
+        Ok(Name { text, span })
+    }
+
+    fn definition(&mut self) -> Parsed<Definition> {
+        self.advance();
+        let name = self.name("a name")?;
+        if !self.take_symbol("=") {
+            return Err(self.unexpected("`=`"));
+        }
+        Ok(Definition { name, value: self.expression()? })
+    }
+
+    fn block(&mut self, replicate: bool) -> Parsed<Item> {
+        self.advance();
+        let axis = self.name("the name of an axis")?;
+        if !self.take_word("in") {
+            return Err(self.unexpected("`in`"));
+        }
+        let before = std::mem::replace(&mut self.tagged, false);
+        let list = self.expression();
+        self.tagged = before;
+        let list = match list {
+            Ok(list) => list,
+            Err(Reported) => {
+                // What lies in the block can still be read.
+                let span = self.span();
+                while !matches!(self.peek(), Token::End | Token::Symbol("{" | "}")) && !self.lexeme(0).first_on_line {
+                    self.advance();
+                }
+                Expr { kind: ExprKind::Wrong, span }
+            }
+        };
+        let open = self.open()?;
+        let items = self.items(Some(open));
+        Ok(Item::Block(BlockSyntax { replicate, axis, list, items }))
+    }
+
+    fn open(&mut self) -> Parsed<Span> {
+        let span = self.span();
+        if self.take_symbol("{") { Ok(span) } else { Err(self.unexpected("`{`")) }
+    }
+
+    fn table(&mut self) -> Parsed<Item> {
+        self.advance();
+        let name = self.name("the name of a table")?;
+        let title = match self.peek().clone() {
+            Token::Text(title) => {
+                self.advance();
+                Some(title)
+            }
+            _ => None,
+        };
+        let open = self.open()?;
+        let fields = self.within(false, |parser| Ok(parser.fields(open)))?;
+        Ok(Item::Table(TableSyntax { name, title, fields }))
+    }
+
+    fn claim(&mut self) -> Parsed<Item> {
+        self.advance();
+        let (text, span) = self.text("what is claimed, in quotes")?;
+        let open = self.open()?;
+        // One condition stands alone between the braces, so newlines need not separate anything.
+        let condition = self.bracketed(Parser::expression)?;
+        if !self.take_symbol("}") {
+            if matches!(self.peek(), Token::End) || self.starts_declaration() {
+                self.unclosed(open, "{");
+            } else {
+                return Err(self.unexpected("`}`, since a claim states one condition"));
+            }
+        }
+        Ok(Item::Claim(ClaimSyntax { text, span, condition }))
+    }
+
+    fn step(&mut self) -> Parsed<Item> {
+        let kind = self.name("a kind of step")?;
+        if self.at_symbol("=") {
+            let help = format!("write `let {} = …` for a value and `param {} = …` for a knob", kind.text, kind.text);
+            self.report(
+                Diagnostic::error("E0010", kind.span, format!("`{}` is not declared", kind.text))
+                    .label("expected a declaration")
+                    .help(help),
+            );
+            return Err(Reported);
+        }
+        if !matches!(self.peek(), Token::Name(_)) || self.lexeme(0).first_on_line {
+            let span = kind.span;
+            if self.peek() != &Token::Bad {
+                self.report(
+                    Diagnostic::error("E0010", span, format!("expected a declaration, found `{}`", kind.text))
+                        .label("a kind of step is followed by the step's name")
+                        .help_if(did_you_mean(&kind.text, DECLARATIONS)),
+                );
+            }
+            return Err(Reported);
+        }
+        let name = self.name("the step's name")?;
+        let mut base = None;
+        if self.take_word("from") {
+            base = Some(self.name("the step to start from")?);
+        }
+        let open = match self.open() {
+            Ok(open) => open,
+            Err(reported) => {
+                if let Some(near) = did_you_mean(&kind.text, DECLARATIONS)
+                    && let Some(last) = self.diagnostics.last_mut()
+                    && last.code == "E0010"
+                {
+                    last.help.push(format!("`{}` is no declaration; {near}", kind.text));
+                }
+                return Err(reported);
+            }
+        };
+        let fields = self.within(false, |parser| Ok(parser.fields(open)))?;
+        Ok(Item::Step(StepSyntax { kind, name, base, fields }))
+    }
+
+    // ---- fields ----
+
+    /// Fields up to the closing brace.
+    fn fields(&mut self, open: Span) -> Vec<FieldSyntax> {
+        let mut fields = Vec::new();
+        loop {
+            match self.peek() {
+                Token::Symbol("}") => {
+                    self.advance();
+                    return fields;
+                }
+                Token::End => {
+                    self.unclosed(open, "{");
+                    return fields;
+                }
+                _ if self.lexeme(0).first_on_line && self.starts_declaration() => {
+                    self.unclosed(open, "{");
+                    return fields;
+                }
+                Token::Symbol(",") => {
+                    self.advance();
+                    continue;
+                }
+                _ => {}
+            }
+            let start = self.at;
+            match self.field() {
+                Ok(field) => {
+                    fields.push(field);
+                    let ends =
+                        self.lexeme(0).first_on_line || matches!(self.peek(), Token::End | Token::Symbol("}" | ","));
+                    if !ends {
+                        self.unexpected("a comma or a new line");
+                        self.skip_field();
+                    }
+                }
+                Err(Reported) => {
+                    if self.at == start && !self.at_symbol("}") {
+                        self.advance();
+                        if self.lexeme(0).first_on_line {
+                            continue;
+                        }
+                    }
+                    // The mistake may have ended with its line.
+                    if !self.lexeme(0).first_on_line {
+                        self.skip_field();
+                    }
+                }
+            }
+        }
+    }
+
+    fn field(&mut self) -> Parsed<FieldSyntax> {
+        let mut path = vec![self.name("the name of a field")?];
+        while self.at_symbol(".") {
+            self.advance();
+            path.push(self.name("the name of a field")?);
+        }
+        if !self.take_symbol("=") {
+            let last = path[path.len() - 1].text.clone();
+            let found_brace = self.at_symbol("{");
+            let reported = self.unexpected("`=`");
+            if found_brace && let Some(diagnostic) = self.diagnostics.last_mut() {
+                diagnostic.help.push(format!("a record is written `{last} = {{ … }}`"));
+            }
+            return Err(reported);
+        }
+        Ok(FieldSyntax { path, value: self.expression()? })
+    }
+
+    fn unclosed(&mut self, open: Span, bracket: &str) {
+        let diagnostic = Diagnostic::error("E0011", open, format!("this `{bracket}` is not closed"))
+            .label("opened here")
+            .related(self.before(), "expected to be closed by here");
+        self.report(diagnostic);
+    }
+
+    // ---- expressions, loosest first ----
+
+    fn expression(&mut self) -> Parsed<Expr> {
+        if self.at_word("if") {
+            return self.nested(Parser::conditional);
+        }
+        self.chain(&[("or", Operator::Or)], |parser| {
+            parser.chain(&[("and", Operator::And)], |parser| {
+                if parser.at_word("not") { parser.nested(Parser::not) } else { parser.comparison() }
+            })
+        })
+    }
+
+    fn conditional(&mut self) -> Parsed<Expr> {
+        let start = self.span();
+        self.advance();
+        let condition = self.expression()?;
+        if !self.take_word("then") {
+            return Err(self.unexpected("`then`"));
+        }
+        let then = self.expression()?;
+        if !self.take_word("else") {
+            return Err(self.unexpected("`else`, since every `if` gives a value"));
+        }
+        let other = self.expression()?;
+        let span = start.to(other.span);
+        Ok(Expr { kind: ExprKind::If(Box::new((condition, then, other))), span })
+    }
+
+    fn not(&mut self) -> Parsed<Expr> {
+        let start = self.span();
+        self.advance();
+        let inner = if self.at_word("not") { self.nested(Parser::not)? } else { self.comparison()? };
+        let span = start.to(inner.span);
+        Ok(Expr { kind: ExprKind::Not(Box::new(inner)), span })
+    }
+
+    /// Operators of one precedence. Their names are words or symbols.
+    fn chain(&mut self, operators: &[(&str, Operator)], operand: impl Fn(&mut Parser) -> Parsed<Expr>) -> Parsed<Expr> {
+        let first = operand(self)?;
+        let mut rest: Vec<(Operator, Expr)> = Vec::new();
+        while self.goes_on() {
+            let found = operators.iter().find(|(text, _)| self.at_symbol(text) || self.at_word(text));
+            let Some(&(text, operator)) = found else { break };
+            if operator == Operator::Subtract && self.lexeme(0).first_on_line {
+                // `[1` newline `-2]`: a difference by the rules, two items to the eye.
+                let diagnostic = Diagnostic::error("E0010", self.span(), "a line begins with `-`")
+                    .label("a difference, or an item of its own?")
+                    .help("put the `-` at the end of the line above, or a comma before it");
+                self.report(diagnostic);
+            }
+            self.advance();
+            let right = match operand(self) {
+                Ok(right) => right,
+                Err(reported) => {
+                    if matches!(text, "and" | "or") && self.at_word("if") {
+                        if let Some(last) = self.diagnostics.last_mut() {
+                            last.help.push("put the `if` in brackets".to_owned());
+                        }
+                    }
+                    return Err(reported);
+                }
+            };
+            rest.push((operator, right));
+        }
+        Ok(match rest.last() {
+            None => first,
+            Some((_, last)) => {
+                let span = first.span.to(last.span);
+                Expr { kind: ExprKind::Chain(Box::new(first), rest), span }
+            }
+        })
+    }
+
+    fn comparison(&mut self) -> Parsed<Expr> {
+        const COMPARISONS: [(&str, Operator); 6] = [
+            ("==", Operator::Equal),
+            ("!=", Operator::NotEqual),
+            ("<=", Operator::LessOrEqual),
+            (">=", Operator::GreaterOrEqual),
+            ("<", Operator::Less),
+            (">", Operator::Greater),
+        ];
+        let compared = self.chain(&COMPARISONS, Parser::range)?;
+        if let ExprKind::Chain(_, rest) = &compared.kind
+            && rest.len() > 1
+            && COMPARISONS.iter().any(|(_, operator)| *operator == rest[0].0)
+        {
+            let diagnostic =
+                Diagnostic::error("E0015", compared.span, "comparisons do not chain").help("write `a < b and b < c`");
+            self.report(diagnostic);
+            return Ok(Expr { kind: ExprKind::Wrong, span: compared.span });
+        }
+        Ok(compared)
+    }
+
+    fn range(&mut self) -> Parsed<Expr> {
+        let low = self.sum()?;
+        if !(self.goes_on() && self.at_symbol("..")) {
+            return Ok(low);
+        }
+        self.advance();
+        let high = self.sum()?;
+        let span = low.span.to(high.span);
+        Ok(Expr { kind: ExprKind::Range(Box::new(low), Box::new(high)), span })
+    }
+
+    fn sum(&mut self) -> Parsed<Expr> {
+        self.chain(&[("+", Operator::Add), ("-", Operator::Subtract)], |parser| {
+            parser.chain(&[("*", Operator::Multiply), ("/", Operator::Divide)], Parser::signed)
+        })
+    }
+
+    fn signed(&mut self) -> Parsed<Expr> {
+        if !self.at_symbol("-") {
+            return self.postfix();
+        }
+        let start = self.span();
+        self.advance();
+        let inner = self.nested(Parser::signed)?;
+        let span = start.to(inner.span);
+        Ok(Expr { kind: ExprKind::Negate(Box::new(inner)), span })
+    }
+
+    fn postfix(&mut self) -> Parsed<Expr> {
+        let base = self.primary()?;
+        let mut parts = Vec::new();
+        let mut end = base.span;
+        // A postfix stands on the line of what it belongs to, in brackets too: `[a` newline `[1]]` are two items.
+        while !self.lexeme(0).first_on_line {
+            match self.peek() {
+                Token::Symbol(".") => {
+                    self.advance();
+                    let name = self.name("a name")?;
+                    end = name.span;
+                    parts.push(Postfix::Member(name));
+                }
+                Token::Symbol("[") => {
+                    let open = self.span();
+                    self.advance();
+                    let items = self.bracketed(|parser| parser.index(open))?;
+                    end = self.before();
+                    parts.push(Postfix::Index(items, open.to(end)));
+                }
+                Token::Symbol("(") if matches!(parts.last(), Some(Postfix::Member(_))) => {
+                    let open = self.span();
+                    self.advance();
+                    let arguments = self.bracketed(|parser| parser.list_until(")", open))?;
+                    end = self.before();
+                    parts.push(Postfix::Call(arguments, open.to(end)));
+                }
+                Token::Path { .. } if self.span().start == end.end => {
+                    let diagnostic = Diagnostic::error(
+                        "E0013",
+                        end.to(self.span()),
+                        "a kept checkpoint (`name@epoch`) is not supported yet",
+                    )
+                    .help("leave out `@…` for the last checkpoint");
+                    self.report(diagnostic);
+                    self.advance();
+                    return Ok(Expr { kind: ExprKind::Wrong, span: base.span.to(end) });
+                }
+                _ => break,
+            }
+        }
+        if parts.is_empty() {
+            return Ok(base);
+        }
+        let span = base.span.to(end);
+        Ok(Expr { kind: ExprKind::Postfix(Box::new(base), parts), span })
+    }
+
+    fn index(&mut self, open: Span) -> Parsed<Vec<IndexSyntax>> {
+        let mut items = Vec::new();
+        loop {
+            match self.peek() {
+                Token::Symbol("]") => {
+                    self.advance();
+                    return Ok(items);
+                }
+                Token::Symbol(",") => {
+                    self.advance();
+                    continue;
+                }
+                Token::End => {
+                    self.unclosed(open, "[");
+                    return Err(Reported);
+                }
+                _ => {}
+            }
+            let named = matches!(self.peek(), Token::Name(_)) && self.lexeme(1).token == Token::Symbol("=");
+            let axis = if named { Some(self.name("the name of an axis")?) } else { None };
+            if axis.is_some() {
+                self.advance();
+            }
+            let value = self.expression()?;
+            items.push(IndexSyntax { axis, value });
+            if !(self.lexeme(0).first_on_line || self.at_symbol(",") || self.at_symbol("]")) {
+                return Err(self.unexpected("`,` or `]`"));
+            }
+        }
+    }
+
+    /// Items separated by commas or newlines, up to the closing bracket.
+    fn list_until(&mut self, close: &'static str, open: Span) -> Parsed<Vec<Expr>> {
+        let mut items = Vec::new();
+        loop {
+            if self.take_symbol(close) {
+                return Ok(items);
+            }
+            if self.take_symbol(",") {
+                continue;
+            }
+            if self.peek() == &Token::End || (self.lexeme(0).first_on_line && self.starts_declaration()) {
+                self.unclosed(open, if close == "]" { "[" } else { "(" });
+                return Err(Reported);
+            }
+            items.push(self.expression()?);
+            if !(self.lexeme(0).first_on_line || self.at_symbol(",") || self.at_symbol(close)) {
+                let expected = format!("`,` or `{close}`");
+                return Err(self.unexpected(&expected));
+            }
+        }
+    }
+
+    fn primary(&mut self) -> Parsed<Expr> {
+        let span = self.span();
+        let kind = match self.peek().clone() {
+            Token::Int(value) => ExprKind::Int(value),
+            Token::Float(value) => ExprKind::Float(value),
+            Token::Duration(seconds) => ExprKind::Duration(seconds),
+            Token::Size(bytes) => ExprKind::Size(bytes),
+            Token::Text(text) => ExprKind::Text(text),
+            Token::Path { root, path } => ExprKind::Path { root, path },
+            Token::Bad => ExprKind::Wrong,
+            Token::Name(name) => match name.as_str() {
+                "true" => ExprKind::Bool(true),
+                "false" => ExprKind::Bool(false),
+                "none" => ExprKind::None,
+                _ if RESERVED.contains(&name.as_str()) => return Err(self.unexpected("a value")),
+                _ => return self.named(),
+            },
+            Token::Symbol("(") => {
+                self.advance();
+                let inner = self.bracketed(Parser::expression)?;
+                if !self.take_symbol(")") {
+                    if self.peek() == &Token::End {
+                        self.unclosed(span, "(");
+                        return Err(Reported);
+                    }
+                    return Err(self.unexpected("`)`"));
+                }
+                return Ok(inner);
+            }
+            Token::Symbol("[") => {
+                self.advance();
+                let items = self.bracketed(|parser| parser.list_until("]", span))?;
+                return Ok(Expr { kind: ExprKind::List(items), span: span.to(self.before()) });
+            }
+            Token::Symbol("{") if self.tagged => {
+                self.advance();
+                let fields = self.within(false, |parser| Ok(parser.fields(span)))?;
+                return Ok(Expr { kind: ExprKind::Record(fields), span: span.to(self.before()) });
+            }
+            _ => return Err(self.unexpected("a value")),
+        };
+        self.advance();
+        Ok(Expr { kind, span })
+    }
+
+    /// A name, a tagged record or a call.
+    fn named(&mut self) -> Parsed<Expr> {
+        let name = self.name("a value")?;
+        let same_line = !self.lexeme(0).first_on_line;
+        if same_line && self.at_symbol("(") {
+            let open = self.span();
+            self.advance();
+            if name.text == "best" {
+                let diagnostic = Diagnostic::error("E0013", name.span, "`best` is not supported yet")
+                    .help("index the member that you mean, as in `svm[moco]`");
+                self.report(diagnostic);
+                self.bracketed(|parser| {
+                    parser.skip_to_close();
+                    Ok(())
+                })?;
+                return Ok(Expr { kind: ExprKind::Wrong, span: name.span });
+            }
+            let arguments = self.bracketed(|parser| parser.list_until(")", open))?;
+            let span = name.span.to(self.before());
+            return Ok(Expr { kind: ExprKind::Call { function: name, arguments }, span });
+        }
+        if same_line && self.tagged && self.at_symbol("{") {
+            let open = self.span();
+            self.advance();
+            let fields = self.within(false, |parser| Ok(parser.fields(open)))?;
+            let span = name.span.to(self.before());
+            return Ok(Expr { kind: ExprKind::Tagged { tag: name, fields }, span });
+        }
+        Ok(Expr { kind: ExprKind::Name(name.text), span: name.span })
+    }
+
+    /// Skips past the round bracket that closes the one before.
+    fn skip_to_close(&mut self) {
+        let mut depth = 1usize;
+        while depth > 0 && self.peek() != &Token::End {
+            match self.peek() {
+                Token::Symbol("(") => depth += 1,
+                Token::Symbol(")") => depth -= 1,
+                _ => {}
+            }
+            self.advance();
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! What a text says, before anything is known about its names.
+//!
+//! Chains of operators and of postfixes are flat lists, so that the depth of the tree is the depth of the brackets
+//! in the text, which the parser limits.
+
+use crate::source::Span;
+
+/// A name and where it is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Name {
+    /// The name.
+    pub text: String,
+    /// Where it is.
+    pub span: Span,
+}
+
+/// A declaration.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Item {
+    /// `import "file.exp"`
+    Import {
+        /// As written between the quotes.
+        path: String,
+        /// Where that is.
+        span: Span,
+    },
+    /// `param name = value`
+    Param(Definition),
+    /// `let name = value`
+    Let(Definition),
+    /// `KIND name from base { fields }`
+    Step(StepSyntax),
+    /// `for axis in list { … }` or `replicate axis in list { … }`
+    Block(BlockSyntax),
+    /// `table name "Title" { fields }`
+    Table(TableSyntax),
+    /// `claim "text" { condition }`
+    Claim(ClaimSyntax),
+}
+
+/// A name for a value.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Definition {
+    /// The name.
+    pub name: Name,
+    /// The value.
+    pub value: Expr,
+}
+
+/// A step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepSyntax {
+    /// The word for its kind.
+    pub kind: Name,
+    /// Its own name.
+    pub name: Name,
+    /// The step whose fields it starts from.
+    pub base: Option<Name>,
+    /// What is written between its braces.
+    pub fields: Vec<FieldSyntax>,
+}
+
+/// An axis and what lies along it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BlockSyntax {
+    /// Whether it is an axis to average over.
+    pub replicate: bool,
+    /// The axis.
+    pub axis: Name,
+    /// Its values.
+    pub list: Expr,
+    /// What lies along it.
+    pub items: Vec<Item>,
+}
+
+/// A table.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TableSyntax {
+    /// Its name.
+    pub name: Name,
+    /// Its title.
+    pub title: Option<String>,
+    /// What is written between its braces.
+    pub fields: Vec<FieldSyntax>,
+}
+
+/// A claim.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClaimSyntax {
+    /// What is claimed, in words.
+    pub text: String,
+    /// Where that is.
+    pub span: Span,
+    /// What is claimed, as a condition.
+    pub condition: Expr,
+}
+
+/// `name = value` or `a.b = value`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FieldSyntax {
+    /// The names before `=`; at least one.
+    pub path: Vec<Name>,
+    /// The value.
+    pub value: Expr,
+}
+
+/// An expression.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Expr {
+    /// What it says.
+    pub kind: ExprKind,
+    /// Where it is.
+    pub span: Span,
+}
+
+/// What an expression says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ExprKind {
+    /// A whole number.
+    Int(i64),
+    /// Any other number, or a percentage as a fraction.
+    Float(f64),
+    /// `true` or `false`.
+    Bool(bool),
+    /// `none`.
+    None,
+    /// A text.
+    Text(String),
+    /// A length of time in seconds.
+    Duration(f64),
+    /// A size in bytes.
+    Size(i64),
+    /// A place in a dataset root.
+    Path {
+        /// The root's name.
+        root: String,
+        /// The place in it.
+        path: String,
+    },
+    /// A name.
+    Name(String),
+    /// `[a, b]`
+    List(Vec<Expr>),
+    /// `{ a = 1 }`
+    Record(Vec<FieldSyntax>),
+    /// `sgd { lr = 0.3 }`
+    Tagged {
+        /// The word before the braces.
+        tag: Name,
+        /// What is between them.
+        fields: Vec<FieldSyntax>,
+    },
+    /// `a..b`
+    Range(Box<Expr>, Box<Expr>),
+    /// `a + b - c`: operators of one precedence, from left to right.
+    Chain(Box<Expr>, Vec<(Operator, Expr)>),
+    /// `-a`
+    Negate(Box<Expr>),
+    /// `not a`
+    Not(Box<Expr>),
+    /// `if a then b else c`
+    If(Box<(Expr, Expr, Expr)>),
+    /// `f(a, b)`
+    Call {
+        /// The function.
+        function: Name,
+        /// What it is applied to.
+        arguments: Vec<Expr>,
+    },
+    /// `a.b[c].d(e)`
+    Postfix(Box<Expr>, Vec<Postfix>),
+    /// What could not be read and has been reported.
+    Wrong,
+}
+
+/// What may follow a value.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Postfix {
+    /// `.name`
+    Member(Name),
+    /// `[value, axis = value]`
+    Index(Vec<IndexSyntax>, Span),
+    /// `(a, b)` behind a member
+    Call(Vec<Expr>, Span),
+}
+
+/// One place on one axis.
+#[derive(Debug, Clone, PartialEq)]
+pub struct IndexSyntax {
+    /// The axis, if it is named.
+    pub axis: Option<Name>,
+    /// The value on it.
+    pub value: Expr,
+}
+
+/// An operator between two values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operator {
+    /// `+`
+    Add,
+    /// `-`
+    Subtract,
+    /// `*`
+    Multiply,
+    /// `/`
+    Divide,
+    /// `==`
+    Equal,
+    /// `!=`
+    NotEqual,
+    /// `<`
+    Less,
+    /// `<=`
+    LessOrEqual,
+    /// `>`
+    Greater,
+    /// `>=`
+    GreaterOrEqual,
+    /// `and`
+    And,
+    /// `or`
+    Or,
+}
+
+impl Operator {
+    /// As written.
+    pub fn text(self) -> &'static str {
+        match self {
+            Operator::Add => "+",
+            Operator::Subtract => "-",
+            Operator::Multiply => "*",
+            Operator::Divide => "/",
+            Operator::Equal => "==",
+            Operator::NotEqual => "!=",
+            Operator::Less => "<",
+            Operator::LessOrEqual => "<=",
+            Operator::Greater => ">",
+            Operator::GreaterOrEqual => ">=",
+            Operator::And => "and",
+            Operator::Or => "or",
+        }
+    }
+}
