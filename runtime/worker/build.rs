@@ -5,10 +5,14 @@
 fn main() {
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rustc-env=HARNESS_LIBTORCH=unknown");
     let Ok(libtorch) = std::env::var("LIBTORCH") else {
         println!("cargo:warning=LIBTORCH is not set; run `make libtorch` first");
         return;
     };
+    if let Ok(version) = std::fs::read_to_string(std::path::Path::new(&libtorch).join("build-version")) {
+        println!("cargo:rustc-env=HARNESS_LIBTORCH={}", version.trim());
+    }
     let lib = std::path::absolute(std::path::Path::new(&libtorch).join("lib")).expect("LIBTORCH is a path");
     let lib = lib.display();
     println!("cargo:rustc-link-arg=-Wl,--enable-new-dtags,-rpath,{lib}");

@@ -1,0 +1,102 @@
+//! A dataset of pictures: its manifest and its files, every byte of which is checked against the manifest.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use harness_datasets::Reader;
+use harness_datasets::hash::digest as sha256;
+use harness_protocol::job::InputFiles;
+use harness_protocol::manifest::{FileEntry, ImageManifest};
+use harness_views::{IndexMask, Picture, decode_index, decode_rgb};
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, Result};
+
+/// Reads a manifest and makes sure that it is the one with this digest.
+pub(crate) fn manifest<T: DeserializeOwned>(path: &Path, digest: &str) -> Result<T> {
+    let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+    let found = sha256(&bytes);
+    if found != digest {
+        return Err(format!("the manifest `{}` has digest {found}, not {digest}", path.display()).into());
+    }
+    serde_json::from_slice(&bytes)
+        .map_err(|error| format!("the manifest `{}` cannot be read: {error}", path.display()).into())
+}
+
+/// Pictures with what is known of them. Cheap to clone; shared by threads.
+#[derive(Clone, Debug)]
+pub struct Images {
+    /// What there is.
+    pub manifest: Arc<ImageManifest>,
+    reader: Arc<Reader>,
+}
+
+impl Images {
+    /// Opens the dataset with this manifest digest.
+    ///
+    /// # Errors
+    /// Its manifest is not there or another one, or its files cannot be opened.
+    pub fn open(input: &InputFiles, digest: &str) -> Result<Self> {
+        let manifest: ImageManifest = manifest(&input.file, digest)?;
+        if manifest.entries.is_empty() {
+            return Err(format!("the dataset of `{}` has no pictures", input.file.display()).into());
+        }
+        Ok(Self { manifest: Arc::new(manifest), reader: Arc::new(Reader::new(input)?) })
+    }
+
+    /// Number of pictures.
+    pub fn len(&self) -> usize {
+        self.manifest.entries.len()
+    }
+
+    /// Never: a dataset without pictures cannot be opened.
+    pub fn is_empty(&self) -> bool {
+        self.manifest.entries.is_empty()
+    }
+
+    fn bytes(&self, file: &FileEntry) -> Result<Vec<u8>> {
+        Ok(self.reader.read_verified(file)?)
+    }
+
+    /// Path of a picture, for messages.
+    pub fn path(&self, index: usize) -> &str {
+        &self.manifest.entries[index].file.path
+    }
+
+    /// One picture, decoded.
+    ///
+    /// # Errors
+    /// It changed, or is damaged; names it.
+    pub fn picture(&self, index: usize) -> Result<Picture> {
+        let file = &self.manifest.entries[index].file;
+        decode_rgb(&self.bytes(file)?).map_err(|error| format!("`{}`: {error}", file.path).into())
+    }
+
+    /// The mask of a picture.
+    ///
+    /// # Errors
+    /// There is none, it changed, or it is damaged; names it.
+    pub fn mask(&self, index: usize) -> Result<IndexMask> {
+        let entry = &self.manifest.entries[index];
+        let file = entry.mask.as_ref().ok_or_else(|| format!("`{}` has no mask", entry.file.path))?;
+        decode_index(&self.bytes(file)?).map_err(|error| format!("`{}`: {error}", file.path).into())
+    }
+
+    /// Class index of every picture.
+    ///
+    /// # Errors
+    /// A picture has none, or one outside the classes.
+    pub fn labels(&self) -> Result<Vec<i64>> {
+        let classes = self.manifest.classes.len();
+        let label = |entry: &harness_protocol::manifest::ImageEntry| match entry.label {
+            Some(label) if (label as usize) < classes => Ok(i64::from(label)),
+            Some(label) => Err(Error::Step(format!(
+                "`{}` has class {label}, and there are {classes} classes (0 to {})",
+                entry.file.path,
+                classes.saturating_sub(1)
+            ))),
+            None => Err(Error::Step(format!("`{}` has no class label", entry.file.path))),
+        };
+        self.manifest.entries.iter().map(label).collect()
+    }
+}

@@ -1,0 +1,13 @@
+//! Networks: short functions from path to module, with the parameter names of torchvision.
+
+pub mod encoder;
+pub mod head;
+pub mod layers;
+pub mod resnet;
+pub mod store;
+
+pub use encoder::{Encoder, Network};
+pub use head::Head;
+pub use layers::{BatchNorm, Conv, Linear, Mode};
+pub use resnet::{Block, Resnet};
+pub use store::Store;

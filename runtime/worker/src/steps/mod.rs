@@ -1,0 +1,73 @@
+//! How each kind of step runs: one file per kind, of the same name as in the protocol.
+
+pub mod encoder;
+// pub mod knn;
+// pub mod linear_probe;
+// pub mod pretrain;
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::AtomicU64;
+
+use harness_protocol::{FromWorker, Job, Outcome, StepKind};
+
+use crate::context::{Context, Sink};
+use crate::error::{Error, Result, panic_message};
+
+/// How a kind of step runs.
+pub struct Run {
+    /// Name of the kind.
+    pub kind: &'static str,
+    /// Version of what it computes.
+    pub version: u32,
+    /// Runs a job of it.
+    pub run: fn(&Context) -> Result<Outcome>,
+}
+
+const fn run_of<T: StepKind>(run: fn(&Context) -> Result<Outcome>) -> Run {
+    Run { kind: T::KIND, version: T::VERSION, run }
+}
+
+/// Every kind that this worker runs, sorted by name.
+pub const ALL: &[Run] = &[
+    run_of::<harness_protocol::steps::Encoder>(encoder::run),
+    //     run_of::<harness_protocol::steps::Knn>(knn::run),
+    //     run_of::<harness_protocol::steps::LinearProbe>(linear_probe::run),
+    //     run_of::<harness_protocol::steps::Pretrain>(pretrain::run),
+];
+
+/// Version of each kind, for the handshake.
+pub fn versions() -> BTreeMap<String, u32> {
+    ALL.iter().map(|run| (run.kind.to_string(), run.version)).collect()
+}
+
+fn try_run(job: &Job, sink: Sink, cancelled: &AtomicU64) -> Result<Outcome> {
+    let run = ALL.iter().find(|run| run.kind == job.kind).ok_or_else(|| {
+        let names: Vec<&str> = ALL.iter().map(|run| run.kind).collect();
+        format!("this worker does not run `{}`, only {}", job.kind, names.join(", "))
+    })?;
+    if run.version != job.version {
+        return Err(format!(
+            "this worker has version {} of `{}`, and the job asks for version {}; build both from the same source",
+            run.version, job.kind, job.version
+        )
+        .into());
+    }
+    for folder in [&job.out_dir, &job.work_dir] {
+        std::fs::create_dir_all(folder).map_err(Error::io("make", folder))?;
+    }
+    tch::set_num_threads(job.threads.max(1) as i32);
+    let context = Context::new(job, sink, cancelled)?;
+    (run.run)(&context)
+}
+
+/// Runs a job to its end, whatever that is; the last message. A panic in it is a failure of the job alone.
+pub fn run(job: &Job, sink: Sink, cancelled: &AtomicU64) -> FromWorker {
+    let id = job.id;
+    match catch_unwind(AssertUnwindSafe(|| try_run(job, sink, cancelled))) {
+        Ok(Ok(outcome)) => FromWorker::Finished { id, outcome },
+        Ok(Err(Error::Cancelled)) => FromWorker::Cancelled { id },
+        Ok(Err(error)) => FromWorker::Failed { id, message: error.to_string() },
+        Err(panic) => FromWorker::Failed { id, message: panic_message(panic.as_ref()) },
+    }
+}
