@@ -169,10 +169,14 @@ impl Scene {
         let crowd = 1.0 / (count as f64).sqrt().sqrt();
         let biggest = stream.range(0.32, 0.52) * crowd;
         let mut objects = Vec::with_capacity(count);
+        // Colours that a new object should differ from: the ground's and the main ones of the objects before it.
+        let mut taken = self.ground.colours();
         for i in 0..count {
             let class = if i == 0 { wanted.class } else { wanted.classes[stream.below(wanted.classes.len())] };
             let size = if i == 0 { biggest } else { biggest * stream.range(0.45, 0.88) };
-            objects.push((i == 0, self.object(stream, wanted.domain, class, size, i == 0)));
+            let object = self.object(stream, class, size, i == 0, &taken);
+            taken.push(object.fill.colours()[0]);
+            objects.push((i == 0, object));
         }
         match wanted.domain {
             Domain::General => stream.shuffle(&mut objects),
@@ -186,11 +190,11 @@ impl Scene {
         main
     }
 
-    fn object(&self, stream: &mut Stream, domain: Domain, class: usize, size: f64, main: bool) -> Object {
+    fn object(&self, stream: &mut Stream, class: usize, size: f64, main: bool, taken: &[Colour]) -> Object {
         let extent = SHAPES[class].extent;
         let aspect = stream.range(0.86, 1.16);
-        let pose = match (&self.ground, domain) {
-            (Ground::Road(road), Domain::Specific) => {
+        let pose = match &self.ground {
+            Ground::Road(road) => {
                 // Standing on the ground: the nearer, the lower and the larger.
                 let nearness = if main { stream.range(0.72, 1.0) } else { stream.range(0.2, 0.8) };
                 let size = size * nearness;
@@ -204,7 +208,7 @@ impl Scene {
                     mirrored: stream.chance(0.5),
                 }
             }
-            _ => {
+            Ground::Textured(_) => {
                 let reach = extent * size;
                 let margin = (if main { 0.9 } else { 0.55 } * reach).min(0.5);
                 Pose {
@@ -217,7 +221,7 @@ impl Scene {
                 }
             }
         };
-        let fill = Texture::fill(stream, &self.ground.colours());
+        let fill = Texture::fill(stream, taken);
         let dark = stream.range(0.0, 0.35);
         let border = stream.chance(0.35).then(|| {
             let edge = mix([0.0; 3], fill.colours()[0], dark);

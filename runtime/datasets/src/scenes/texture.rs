@@ -264,7 +264,7 @@ impl Texture {
         if self.grain <= 0.0 {
             return colour;
         }
-        let light = self.grain * (noise(self.seed ^ 0x3c6e_f372, x * f * 6.0, y * f * 6.0) - 0.5) * 2.0;
+        let light = self.grain * (noise(self.seed ^ 0x3c6e_f372, u * 9.0 + 0.37 * v, v * 9.0 - 0.37 * u) - 0.5) * 2.0;
         [colour[0] + light, colour[1] + light, colour[2] + light]
     }
 }
