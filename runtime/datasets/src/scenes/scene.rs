@@ -486,3 +486,32 @@ impl Road {
         colour
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_label_is_the_largest_visible_object() {
+        let classes: Vec<usize> = (0..12).collect();
+        for domain in [Domain::General, Domain::Specific] {
+            for objects in [(1, 1), (3, 6), (12, 12)] {
+                for index in 0..60 {
+                    let class = index as usize % 12;
+                    let mut stream = Stream::new(1, "test of labels", index);
+                    let scene = Scene::compose(&mut stream, &Wanted { domain, class, classes: &classes, objects });
+                    assert!((objects.0..=objects.1).contains(&scene.objects.len()));
+                    let drawn = scene.draw(64);
+                    let mut areas = vec![0_u32; scene.objects.len()];
+                    for &owner in drawn.owner.iter().filter(|owner| **owner > 0) {
+                        areas[usize::from(owner) - 1] += 1;
+                    }
+                    let largest = areas.iter().max().copied().unwrap_or(0);
+                    let named = areas.iter().zip(&scene.objects).any(|(area, o)| *area == largest && o.class == class);
+                    assert!(named, "{domain:?} {objects:?} {index}: areas {areas:?} do not show class {class} most");
+                    assert!(largest > 40, "{domain:?} {objects:?} {index}: areas {areas:?}");
+                }
+            }
+        }
+    }
+}

@@ -54,16 +54,16 @@ impl Video {
     pub fn compose(stream: &mut Stream, domain: Domain, classes: usize, frames: usize) -> Self {
         let all: Vec<usize> = (0..classes).collect();
         let wanted = 1 + stream.below(3);
-        // A single object alone always meets the condition, so the search ends there at the latest.
+        // Where the objects do not fit, one fewer is tried; a single one shows enough nearly always.
         let mut scene;
         let mut tries = 0;
         loop {
-            let objects = if tries < 40 { wanted } else { 1 };
+            let objects = wanted.saturating_sub(tries / 40).max(1);
             let class = stream.below(classes);
             scene = Scene::compose(stream, &Wanted { domain, class, classes: &all, objects: (objects, objects) });
             let (visible, _) = scene.areas(64);
             // With room for the difference between this grid and the frame's own pixels.
-            if visible.iter().all(|v| *v >= 1.25 * FIRST_FRAME) || tries >= 60 {
+            if visible.iter().all(|v| *v >= 1.25 * FIRST_FRAME) || tries >= 160 {
                 break;
             }
             tries += 1;
