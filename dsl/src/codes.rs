@@ -1,9 +1,114 @@
 //! Every code that a diagnostic may carry, explained with one example.
 
 /// Codes with their explanations, ascending.
-pub const EXPLANATIONS: &[(&str, &str)] = &[];
+pub const EXPLANATIONS: &[(&str, &str)] = &[
+    (
+        "E0001",
+        "A character that the language does not use.\n\n    param lr = 0.3 $\n\nOutside quotes and comments there are names, numbers, texts, paths and the signs\n= { } [ ] ( ) , . .. + - * / < <= > >= == !=.",
+    ),
+    (
+        "E0002",
+        "A text is not closed.\n\n    claim \"better { … }\n\nA text ends on its line with a second quote; \\\" is a quote inside it.",
+    ),
+    ("E0003", "An unknown escape in a text.\n\n    \"a\\qb\"\n\nThere are \\\" \\\\ \\n and \\t."),
+    (
+        "E0004",
+        "A number that cannot be read.\n\n    lr = .3        # write 0.3\n    lr = 3.        # write 3.0\n\nA number has digits on both sides of its point; units are s, min, h, GB, GiB and so on.",
+    ),
+    ("E0005", "A path that cannot be read.\n\n    path = @\n\nWrite `@root/folder`, or `@\"root/with space\"`."),
+    ("E0010", "Something else was expected here.\n\n    pretrain moco { epochs 5 }     # write epochs = 5"),
+    ("E0011", "A bracket is not closed.\n\n    for seed in [1, 2 { … }"),
+    ("E0012", "The text is nested too deep. Give a part of it a name with `let`."),
+    ("E0013", "A word that is reserved for what is not supported yet: `figure`, `best`, `name@epoch`."),
+    ("E0015", "Two declarations or fields on one line need a comma or a line's end between them."),
+    ("E0016", "The text is too long, or holds too much, to be read."),
+    (
+        "E0101",
+        "There is no such kind of step.\n\n    pretain moco { … }      # did you mean `pretrain`?\n\n`harness describe` lists the kinds.",
+    ),
+    (
+        "E0102",
+        "A name is declared twice.\n\n    knn nn { … }\n    knn nn { … }\n\nSteps, params and tables each have a name of their own in the whole program.",
+    ),
+    ("E0103", "Nothing has this name here.\n\n    encoder = mocoo         # did you mean `moco`?"),
+    (
+        "E0104",
+        "There is no such field.\n\n    contrast = moco { temprature = 0.2 }   # did you mean `temperature`?\n\n`harness describe KIND` lists the fields.",
+    ),
+    (
+        "E0105",
+        "A field that has no default is missing.\n\n    knn nn { encoder = moco }              # needs `train` and `test`",
+    ),
+    ("E0106", "A value of another type was expected.\n\n    epochs = \"ten\"          # an integer"),
+    ("E0107", "The number is out of range.\n\n    momentum = 1.5          # from 0 to 1"),
+    ("E0108", "The field does not know this word.\n\n    schedule = cosin        # did you mean `cosine`?"),
+    (
+        "E0109",
+        "The step gives something else than the field takes.\n\n    knn nn { train = moco, … }   # `train` takes pictures, and `moco` gives an encoder",
+    ),
+    ("E0110", "The step has no such output.\n\n    train = world.trian     # did you mean `train`?"),
+    (
+        "E0111",
+        "The step measures no such number, or a curve stands where one number is needed.\n\n    claim \"…\" { moco.knn_top1 > 0.5 }       # write moco.knn_top1.last",
+    ),
+    (
+        "E0112",
+        "A family has several members here, and one is needed.\n\n    claim \"…\" { nn.top1 > 0.5 }             # write nn[moco].top1\n\nInside a block references line up with the block's axis by themselves.",
+    ),
+    ("E0113", "The family has no such member.\n\n    nn[mocoo].top1"),
+    (
+        "E0114",
+        "An axis cannot run over this.\n\n    replicate seed in [\"a\"] { … }   # seeds are integers from 0\n\nValues of an axis are numbers, texts or steps, each once.",
+    ),
+    ("E0115", "Something is defined by itself.\n\n    let a = b\n    let b = a"),
+    ("E0116", "A file cannot be imported: it cannot be read, or the imports form a circle."),
+    (
+        "E0117",
+        "A param on the command line that does not exist, or of another type than its default.\n\n    -p epochs=ten",
+    ),
+    ("E0118", "An expression that cannot be computed.\n\n    let x = \"a\" * 2"),
+    ("E0119", "A table that cannot be laid out.\n\n    table t \"Title\" { rows = method, columns = [nn.top1] }"),
+    (
+        "E0120",
+        "A claim that cannot be decided.\n\n    claim \"…\" { nn[moco].top1 == 0.5 }      # measured numbers are compared with < <= > >=",
+    ),
+    ("E0121", "The program is too large to be written out: too many steps, or names that multiply each other."),
+    ("E0122", "A field is set twice.\n\n    epochs = 5\n    epochs = 6"),
+];
 
 /// The explanation of a code, such as `E0107`; capital or small letters.
 pub fn explain(code: &str) -> Option<&'static str> {
     EXPLANATIONS.iter().find(|(known, _)| known.eq_ignore_ascii_case(code)).map(|(_, text)| *text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_in_the_sources_is_explained_and_no_other() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let mut text = String::new();
+        for name in [
+            "lexer.rs",
+            "parser.rs",
+            "checker/mod.rs",
+            "checker/declare.rs",
+            "checker/evaluate.rs",
+            "checker/fit.rs",
+            "checker/measure.rs",
+        ] {
+            #[allow(clippy::disallowed_methods, reason = "the test reads the crate's own sources")]
+            let source = std::fs::read_to_string(folder.join(name)).unwrap();
+            text += &source;
+        }
+        for (code, _) in EXPLANATIONS {
+            assert!(text.contains(&format!("\"{code}\"")), "{code} is explained and never reported");
+        }
+        for part in text.split("\"E0").skip(1) {
+            let code = format!("E0{}", part.split('"').next().unwrap());
+            assert!(explain(&code).is_some(), "{code} is not explained");
+        }
+        assert!(EXPLANATIONS.windows(2).all(|pair| pair[0].0 < pair[1].0));
+    }
 }

@@ -63,7 +63,7 @@ pub fn build(
         title: text.file.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned()),
         file: text.file.display().to_string(),
         source_text: text.text.clone(),
-        generated: jiff::Zoned::now().strftime("%Y-%m-%d %H:%M %Z").to_string(),
+        generated: jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC").to_string(),
         version: env!("CARGO_PKG_VERSION").into(),
         run,
         params: program.params.iter().map(|(name, value)| (name.clone(), value.to_string())).collect(),

@@ -1,0 +1,340 @@
+//! Files to items, items to scopes and families, families to members.
+
+use super::value::{Value, ValueKind};
+use super::{Binding, Checker, Family, Items, MOST_STEPS, Member, Node, Scope};
+use crate::diagnostic::Diagnostic;
+use crate::parser::{parse, parse_expression};
+use crate::source::Span;
+use crate::suggest::{did_you_mean, nearest_or_all};
+use crate::syntax::Item;
+use crate::{Loader, Overrides};
+
+impl Checker<'_> {
+    /// The items of a file with those of its imports before them, each file once.
+    pub(super) fn read(&mut self, name: &str, text: &str, loader: &dyn Loader) -> Items {
+        let mut done: Vec<String> = Vec::new();
+        self.read_file(name, text, loader, &mut done, &mut vec![name.to_string()])
+    }
+
+    fn read_file(
+        &mut self,
+        name: &str,
+        text: &str,
+        loader: &dyn Loader,
+        done: &mut Vec<String>,
+        open: &mut Vec<String>,
+    ) -> Items {
+        done.push(name.to_string());
+        let source = self.sources.add(name, text);
+        let items = parse(text, source, &mut self.diagnostics);
+        let mut all = Vec::new();
+        for item in items {
+            let Item::Import { path, span } = &item else {
+                all.push(item);
+                continue;
+            };
+            match loader.load(Some(name), path) {
+                Err(why) => self.report(
+                    Diagnostic::error("E0116", *span, format!("\"{path}\" cannot be imported: {why}"))
+                        .label("imported here"),
+                ),
+                Ok(loaded) if open.contains(&loaded.name) => {
+                    let circle = open.join(" imports ");
+                    self.report(
+                        Diagnostic::error("E0116", *span, "the imports form a circle")
+                            .label("leads back")
+                            .note(format!("{circle} imports {}", loaded.name)),
+                    );
+                }
+                Ok(loaded) if done.contains(&loaded.name) => {}
+                Ok(_) if open.len() > 64 => {
+                    self.report(Diagnostic::error("E0116", *span, "imports are nested too deep").label("imported here"))
+                }
+                Ok(loaded) => {
+                    open.push(loaded.name.clone());
+                    all.extend(self.read_file(&loaded.name, &loaded.text, loader, done, open));
+                    open.pop();
+                }
+            }
+        }
+        all
+    }
+
+    /// Evaluates params in order of declaration, each under its override.
+    pub(super) fn params(&mut self, items: &Items, overrides: &Overrides) {
+        let mut used = vec![false; overrides.len()];
+        for item in items {
+            let Item::Param(definition) = item else { continue };
+            let (name, span) = (definition.name.text.clone(), definition.name.span);
+            if let Some((_, _, before)) = self.params.iter().find(|(known, ..)| *known == name) {
+                let diagnostic = Diagnostic::error("E0102", span, format!("`{name}` is declared twice"))
+                    .label("declared again")
+                    .related(*before, "declared here first");
+                self.report(diagnostic);
+                continue;
+            }
+            let mut value = self.evaluate(&definition.value, 0, &[]);
+            if let ValueKind::Word(word) = &value.kind {
+                let word = word.clone();
+                self.unknown_name(&word, value.span);
+                value.kind = ValueKind::Wrong;
+            }
+            for (index, (_, text)) in overrides.iter().enumerate().filter(|(_, (known, _))| *known == name) {
+                used[index] = true;
+                let source = self.sources.add(format!("-p {name}"), text.clone());
+                let at = Span { source, start: 0, end: text.len() };
+                let mut found = Vec::new();
+                let parsed = parse_expression(text, source, &mut found);
+                let over = match (parsed, &value.kind) {
+                    (Some(expr), _) => self.evaluate(&expr, 0, &[]),
+                    (None, ValueKind::Text(_)) => Value { kind: ValueKind::Text(text.clone()), span: at },
+                    (None, _) => {
+                        self.diagnostics.append(&mut found);
+                        continue;
+                    }
+                };
+                match fit_param(&value.kind, over.kind, text) {
+                    Ok(kind) => value.kind = kind,
+                    Err(other) => {
+                        let other = Value { kind: other, span: at };
+                        self.report(
+                            Diagnostic::error(
+                                "E0117",
+                                at,
+                                format!("param `{name}` is {}, and cannot be {}", value.found(), other.found()),
+                            )
+                            .label("another type than the default")
+                            .related(span, "declared here"),
+                        );
+                    }
+                }
+            }
+            self.params.push((name, value, span));
+        }
+        for (index, (name, text)) in overrides.iter().enumerate().filter(|(index, _)| !used[*index]) {
+            let _ = index;
+            let source = self.sources.add(format!("-p {name}"), text.clone());
+            let names: Vec<String> = self.params.iter().map(|(name, ..)| name.clone()).collect();
+            let known: Vec<&str> = names.iter().map(String::as_str).collect();
+            let at = Span { source, start: 0, end: text.len() };
+            self.report(
+                Diagnostic::error("E0117", at, format!("there is no param `{name}`"))
+                    .label(format!("given as `{name}={text}`"))
+                    .help_if(nearest_or_all(name, &known)),
+            );
+        }
+    }
+
+    /// Registers scopes, lets and families.
+    pub(super) fn declare(&mut self, items: Items, scope: usize) -> Vec<Node> {
+        let mut nodes = Vec::new();
+        for item in items {
+            match item {
+                Item::Import { span, .. } => {
+                    self.report(
+                        Diagnostic::error("E0116", span, "imports stand at the top level").label("inside a block"),
+                    );
+                }
+                Item::Param(definition) if scope != 0 => {
+                    self.report(
+                        Diagnostic::error("E0117", definition.name.span, "params stand at the top level")
+                            .label("inside a block")
+                            .help("write `let` here"),
+                    );
+                }
+                Item::Param(_) => {}
+                Item::Let(definition) => {
+                    let (name, span) = (definition.name.text, definition.name.span);
+                    if let Some((_, before)) = self.scopes[scope].lets.get(&name) {
+                        let diagnostic = Diagnostic::error("E0102", span, format!("`{name}` is declared twice"))
+                            .label("declared again")
+                            .related(*before, "declared here first");
+                        self.report(diagnostic);
+                        continue;
+                    }
+                    if let Some((_, _, before)) = self.params.iter().find(|(known, ..)| *known == name) {
+                        let diagnostic = Diagnostic::error("E0102", span, format!("`{name}` is a param already"))
+                            .label("declared again")
+                            .related(*before, "declared here first");
+                        self.report(diagnostic);
+                    }
+                    self.scopes[scope].lets.insert(name, (definition.value, span));
+                }
+                Item::Step(syntax) => {
+                    let (name, span) = (syntax.name.text.clone(), syntax.name.span);
+                    if self.catalog.kind(&syntax.kind.text).is_none() {
+                        let known: Vec<&str> = self.catalog.kinds.iter().map(|kind| kind.name.as_str()).collect();
+                        let help = did_you_mean(&syntax.kind.text, crate::parser::DECLARATIONS)
+                            .or_else(|| nearest_or_all(&syntax.kind.text, &known));
+                        self.report(
+                            Diagnostic::error(
+                                "E0101",
+                                syntax.kind.span,
+                                format!("there is no kind of step `{}`", syntax.kind.text),
+                            )
+                            .label("unknown kind")
+                            .help_if(help),
+                        );
+                    }
+                    let earlier = self.names.get(&name).map(|&family| self.families[family].syntax.name.span);
+                    let value = self.params.iter().find(|(known, ..)| *known == name).map(|(_, _, span)| *span);
+                    if let Some(before) = earlier.or(value) {
+                        let diagnostic = Diagnostic::error("E0102", span, format!("`{name}` is declared twice"))
+                            .label("declared again")
+                            .related(before, "declared here first");
+                        self.report(diagnostic);
+                        continue;
+                    }
+                    let family = self.families.len();
+                    self.families.push(Family { syntax, scope, members: Vec::new() });
+                    self.names.insert(name, family);
+                    nodes.push(Node::Family(family));
+                }
+                Item::Block(block) => {
+                    let mut outer = Some(scope);
+                    while let Some(index) = outer {
+                        if self.scopes[index].axis.as_ref() == Some(&block.axis.text) {
+                            self.report(
+                                Diagnostic::error(
+                                    "E0114",
+                                    block.axis.span,
+                                    format!("the axis `{}` is already open around this block", block.axis.text),
+                                )
+                                .label("nested in itself"),
+                            );
+                        }
+                        outer = self.scopes[index].parent;
+                    }
+                    let inner = self.scopes.len();
+                    self.scopes.push(Scope {
+                        parent: Some(scope),
+                        axis: Some(block.axis.text.clone()),
+                        ..Scope::default()
+                    });
+                    let children = self.declare(block.items, inner);
+                    nodes.push(Node::Block {
+                        scope: inner,
+                        replicate: block.replicate,
+                        axis: block.axis,
+                        list: block.list,
+                        nodes: children,
+                    });
+                }
+                Item::Claim(claim) => nodes.push(Node::Claim(claim, scope)),
+                Item::Table(table) => nodes.push(Node::Table(table, scope)),
+            }
+        }
+        nodes
+    }
+
+    /// Makes the members of every family.
+    pub(super) fn expand(&mut self, nodes: &[Node], bindings: &[Binding]) {
+        for node in nodes {
+            match node {
+                Node::Family(family) => {
+                    if self.members.len() >= MOST_STEPS {
+                        let span = self.families[*family].syntax.name.span;
+                        self.report(
+                            Diagnostic::error("E0121", span, format!("the program has more than {MOST_STEPS} steps"))
+                                .label("while expanding this"),
+                        );
+                        return;
+                    }
+                    self.families[*family].members.push(self.members.len());
+                    self.members.push(Member { family: *family, bindings: bindings.to_vec(), raw: None });
+                }
+                Node::Block { scope, nodes, .. } => {
+                    for binding in self.axis(node, *scope, bindings) {
+                        if !self.tick(Span::default()) {
+                            return;
+                        }
+                        let mut inner = bindings.to_vec();
+                        inner.push(binding);
+                        self.expand(nodes, &inner);
+                    }
+                }
+                Node::Claim(..) | Node::Table(..) => {}
+            }
+        }
+    }
+
+    /// The values of a block's axis.
+    pub(super) fn axis(&mut self, node: &Node, scope: usize, bindings: &[Binding]) -> Vec<Binding> {
+        let Node::Block { replicate, axis, list, .. } = node else { return Vec::new() };
+        let outer = self.scopes[scope].parent.unwrap_or(0);
+        let value = self.evaluate(list, outer, bindings);
+        let items = match value.kind {
+            ValueKind::List(items) => items,
+            ValueKind::Wrong => return Vec::new(),
+            _ => {
+                self.report(
+                    Diagnostic::error("E0114", list.span, format!("an axis runs over a list, found {}", value.found()))
+                        .label("expected a list such as `[1, 2, 3]`"),
+                );
+                return Vec::new();
+            }
+        };
+        if items.is_empty() {
+            self.report(
+                Diagnostic::error("E0114", list.span, format!("the axis `{}` has no values", axis.text))
+                    .label("an empty list"),
+            );
+        }
+        let mut found: Vec<Binding> = Vec::new();
+        for item in items {
+            if item.kind == ValueKind::Wrong {
+                continue;
+            }
+            if let ValueKind::Word(word) = &item.kind {
+                let word = word.clone();
+                self.unknown_name(&word, item.span);
+                continue;
+            }
+            let Some(label) = item.label(|family| self.family_name(family)) else {
+                self.report(
+                    Diagnostic::error(
+                        "E0114",
+                        item.span,
+                        format!("an axis has numbers, texts or steps as values, found {}", item.found()),
+                    )
+                    .label("cannot be a place on an axis"),
+                );
+                continue;
+            };
+            if *replicate && !matches!(item.kind, ValueKind::Int(seed) if seed >= 0) {
+                self.report(
+                    Diagnostic::error(
+                        "E0114",
+                        item.span,
+                        format!("`replicate` runs over seeds, integers from 0, found {}", item.found()),
+                    )
+                    .label("not a seed")
+                    .help("`for` runs over things to compare"),
+                );
+                continue;
+            }
+            if found.iter().any(|b| b.label == label) {
+                self.report(
+                    Diagnostic::error("E0114", item.span, format!("`{label}` is twice on the axis `{}`", axis.text))
+                        .label("once is enough"),
+                );
+                continue;
+            }
+            found.push(Binding { axis: axis.text.clone(), replicate: *replicate, label, value: item });
+        }
+        found
+    }
+}
+
+/// An override as a value of the default's type.
+fn fit_param(default: &ValueKind, over: ValueKind, text: &str) -> Result<ValueKind, ValueKind> {
+    use ValueKind as V;
+    match (default, over) {
+        (V::Wrong, over) => Ok(over),
+        (V::Float(_), V::Int(number)) => Ok(V::Float(number as f64)),
+        (V::Text(_), V::Text(text)) => Ok(V::Text(text)),
+        (V::Text(_), _) => Ok(V::Text(text.into())),
+        (default, over) if std::mem::discriminant(default) == std::mem::discriminant(&over) => Ok(over),
+        (_, over) => Err(over),
+    }
+}

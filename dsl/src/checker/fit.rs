@@ -1,0 +1,250 @@
+//! A value against what a field wants.
+
+use super::Checker;
+use super::value::{Record, Value, ValueKind};
+use crate::catalog::{Field, Type, Variant};
+use crate::diagnostic::Diagnostic;
+use crate::source::Span;
+use crate::suggest::{did_you_mean, list, nearest_or_all};
+use serde_json::{Map, Value as Json, json};
+use std::collections::BTreeMap;
+
+/// What fitting collects beside the JSON.
+#[derive(Default)]
+pub struct Fitted {
+    /// Where each written field is, by dotted name.
+    pub spans: BTreeMap<String, Span>,
+    /// Members referred to.
+    pub inputs: Vec<usize>,
+}
+
+/// What a type is called in messages.
+pub fn wanted(ty: &Type) -> String {
+    let between = |min: Option<String>, max: Option<String>| match (min, max) {
+        (Some(min), Some(max)) => format!(" from {min} to {max}"),
+        (Some(min), None) => format!(" of at least {min}"),
+        (None, Some(max)) => format!(" of at most {max}"),
+        (None, None) => String::new(),
+    };
+    match ty {
+        Type::Bool => "`true` or `false`".into(),
+        Type::Int { min, max } => {
+            format!("an integer{}", between(min.map(|m| m.to_string()), max.map(|m| m.to_string())))
+        }
+        Type::Float { min: Some(min), max: None, exclusive_min: true } => format!("a number above {min}"),
+        Type::Float { min, max, .. } => {
+            format!("a number{}", between(min.map(|m| m.to_string()), max.map(|m| m.to_string())))
+        }
+        Type::Text => "a text in quotes".into(),
+        Type::Choice(words) => list(&words.iter().map(String::as_str).collect::<Vec<_>>()).unwrap_or_default(),
+        Type::Path => "a path such as `@root/folder`".into(),
+        Type::Duration => "a duration such as `90s`".into(),
+        Type::Size => "a size such as `2GiB`".into(),
+        Type::Range(_) => "a range such as `0.2..1.0`".into(),
+        Type::List(inner) => format!("a list of {}", wanted(inner)),
+        Type::Map(_) | Type::Record(_) => "a record `{ … }`".into(),
+        Type::Tagged(variants) => {
+            let names: Vec<&str> = variants.iter().map(|variant| variant.name.as_str()).collect();
+            format!("{}, with `{{ … }}`", list(&names).unwrap_or_default())
+        }
+        Type::Input(kinds) => format!("a step that gives {}", kinds.join(" or ")),
+        Type::Optional(inner) => format!("{} or `none`", wanted(inner)),
+        Type::Any => "a value".into(),
+    }
+}
+
+impl Checker<'_> {
+    /// Fits a record's fields. `place` is the dotted name before them.
+    pub fn fit_fields(
+        &mut self,
+        record: &Record,
+        fields: &[Field],
+        what: &str,
+        place: &str,
+        at: Span,
+        from: usize,
+        out: &mut Fitted,
+    ) -> Map<String, Json> {
+        let mut map = Map::new();
+        for (name, value) in record {
+            let Some(field) = fields.iter().find(|field| field.name == *name) else {
+                let names: Vec<&str> = fields.iter().map(|field| field.name.as_str()).collect();
+                let span = self.field_names.get(&(value.span, name.clone())).copied().unwrap_or(value.span);
+                self.report(
+                    Diagnostic::error("E0104", span, format!("{what} has no field `{name}`"))
+                        .label("unknown field")
+                        .help_if(nearest_or_all(name, &names)),
+                );
+                continue;
+            };
+            let place = if place.is_empty() { name.clone() } else { format!("{place}.{name}") };
+            out.spans.insert(place.clone(), value.span);
+            if let Some(json) = self.fit(value, &field.ty, field.default.as_ref(), &place, from, out) {
+                map.insert(name.clone(), json);
+            }
+        }
+        for field in fields.iter().filter(|field| field.required && !record.iter().any(|(name, _)| *name == field.name))
+        {
+            self.report(
+                Diagnostic::error("E0105", at, format!("{what} needs the field `{}`", field.name))
+                    .label(format!("`{}` is missing", field.name))
+                    .help(format!("add `{} = …`, {}", field.name, wanted(&field.ty))),
+            );
+        }
+        map
+    }
+
+    fn mismatch(&mut self, value: &Value, ty: &Type, place: &str) -> Option<Json> {
+        if value.kind == ValueKind::Wrong {
+            return None;
+        }
+        if let ValueKind::Word(word) = &value.kind {
+            self.unknown_name(word, value.span);
+            return None;
+        }
+        self.report(
+            Diagnostic::error("E0106", value.span, format!("`{place}` takes {}, found {}", wanted(ty), value.found()))
+                .label(format!("expected {}", wanted(ty))),
+        );
+        None
+    }
+
+    fn fit(
+        &mut self,
+        value: &Value,
+        ty: &Type,
+        default: Option<&Json>,
+        place: &str,
+        from: usize,
+        out: &mut Fitted,
+    ) -> Option<Json> {
+        match (ty, &value.kind) {
+            (_, ValueKind::Wrong) => None,
+            (Type::Optional(_), ValueKind::None) => Some(Json::Null),
+            (Type::Optional(inner), _) => self.fit(value, inner, default, place, from, out),
+            (Type::Bool, ValueKind::Bool(flag)) => Some(json!(flag)),
+            (Type::Int { min, max }, ValueKind::Int(number)) => {
+                if min.is_some_and(|min| *number < min) || max.is_some_and(|max| *number > max) {
+                    return self.out_of_range(value, ty, place);
+                }
+                Some(json!(number))
+            }
+            (Type::Float { min, max, exclusive_min }, ValueKind::Int(_) | ValueKind::Float(_)) => {
+                let number = value.number()?;
+                let low = min.is_some_and(|min| number < min || *exclusive_min && number == min);
+                if low || max.is_some_and(|max| number > max) || !number.is_finite() {
+                    return self.out_of_range(value, ty, place);
+                }
+                Some(json!(number))
+            }
+            (Type::Text, ValueKind::Text(text)) => Some(json!(text)),
+            (Type::Choice(words), ValueKind::Word(word) | ValueKind::Text(word)) => {
+                if words.contains(word) {
+                    return Some(json!(word));
+                }
+                let known: Vec<&str> = words.iter().map(String::as_str).collect();
+                self.report(
+                    Diagnostic::error("E0108", value.span, format!("`{place}` cannot be `{word}`"))
+                        .label(format!("expected {}", wanted(ty)))
+                        .help_if(did_you_mean(word, known)),
+                );
+                None
+            }
+            (Type::Choice(words), ValueKind::Int(number)) if words.contains(&number.to_string()) => {
+                Some(json!(number.to_string()))
+            }
+            (Type::Path, ValueKind::Path(root, path)) => Some(json!({ "root": root, "path": path })),
+            (Type::Path, ValueKind::Text(path)) => Some(json!({ "root": null, "path": path })),
+            (Type::Duration, ValueKind::Duration(seconds)) => Some(json!(seconds)),
+            (Type::Size, ValueKind::Size(bytes)) => Some(json!(bytes)),
+            (Type::Range(inner), ValueKind::Range(low, high, _)) => {
+                for end in [low, high] {
+                    let end = Value { kind: ValueKind::Float(*end), span: value.span };
+                    self.fit(&end, inner, None, place, from, out)?;
+                }
+                Some(json!([low, high]))
+            }
+            (Type::List(inner), ValueKind::List(items)) => {
+                let fitted: Vec<Option<Json>> = items
+                    .iter()
+                    .enumerate()
+                    .map(|(index, item)| self.fit(item, inner, None, &format!("{place}[{index}]"), from, out))
+                    .collect();
+                fitted.into_iter().collect::<Option<Vec<_>>>().map(Json::Array)
+            }
+            (Type::Map(inner), ValueKind::Record(record)) => {
+                let mut map = Map::new();
+                for (name, item) in record {
+                    let place = format!("{place}.{name}");
+                    out.spans.insert(place.clone(), item.span);
+                    if let Some(json) = self.fit(item, inner, None, &place, from, out) {
+                        map.insert(name.clone(), json);
+                    }
+                }
+                Some(Json::Object(map))
+            }
+            (Type::Record(fields), ValueKind::Record(record)) => {
+                let what = format!("`{place}`");
+                Some(Json::Object(self.fit_fields(record, fields, &what, place, value.span, from, out)))
+            }
+            (Type::Tagged(variants), ValueKind::Word(tag)) => {
+                self.fit_tag(tag, &Vec::new(), variants, value, place, from, out)
+            }
+            (Type::Tagged(variants), ValueKind::Tagged(tag, record)) => {
+                self.fit_tag(tag, record, variants, value, place, from, out)
+            }
+            // Fields reached into with `a.b = v` over a default: the default's tag is meant.
+            (Type::Tagged(variants), ValueKind::Record(record)) => {
+                let tag = default
+                    .and_then(Json::as_object)
+                    .and_then(|map| map.keys().next().cloned())
+                    .or_else(|| (variants.len() == 1).then(|| variants[0].name.clone()));
+                match tag {
+                    Some(tag) => self.fit_tag(&tag, record, variants, value, place, from, out),
+                    None => self.mismatch(value, ty, place),
+                }
+            }
+            (Type::Input(accepted), ValueKind::Family(reference)) => {
+                let (member, output) = self.input(reference, accepted, value.span, place, from)?;
+                out.inputs.push(member);
+                Some(json!({ "$ref": { "step": member, "output": output } }))
+            }
+            (Type::Any, _) => None,
+            _ => self.mismatch(value, ty, place),
+        }
+    }
+
+    fn out_of_range(&mut self, value: &Value, ty: &Type, place: &str) -> Option<Json> {
+        let number = value.number().unwrap_or_default();
+        self.report(
+            Diagnostic::error("E0107", value.span, format!("`{place}` is out of range: {number}"))
+                .label(format!("expected {}", wanted(ty))),
+        );
+        None
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "one call's context, not a thing of its own")]
+    fn fit_tag(
+        &mut self,
+        tag: &str,
+        record: &Record,
+        variants: &[Variant],
+        value: &Value,
+        place: &str,
+        from: usize,
+        out: &mut Fitted,
+    ) -> Option<Json> {
+        let Some(variant) = variants.iter().find(|variant| variant.name == tag) else {
+            let names: Vec<&str> = variants.iter().map(|variant| variant.name.as_str()).collect();
+            self.report(
+                Diagnostic::error("E0108", value.span, format!("`{place}` cannot be `{tag}`"))
+                    .label("unknown here")
+                    .help_if(nearest_or_all(tag, &names)),
+            );
+            return None;
+        };
+        let place = format!("{place}.{tag}");
+        let body = self.fit_fields(record, &variant.fields, &format!("`{tag}`"), &place, value.span, from, out);
+        Some(json!({ tag: body }))
+    }
+}

@@ -1,0 +1,599 @@
+//! From syntax to a checked program: names, families, fields, tables and claims.
+//!
+//! A step inside `for` and `replicate` blocks is a family with one member for each combination of the axes' values.
+//! Families are declared first and their fields looked at afterwards, so the order of declarations does not matter.
+
+mod declare;
+mod evaluate;
+mod fit;
+mod measure;
+mod value;
+
+use crate::catalog::{Catalog, Kind};
+use crate::diagnostic::{Diagnostic, Severity};
+use crate::program::{Axis, Program, Step};
+use crate::source::{Sources, Span};
+use crate::suggest::{did_you_mean, nearest_or_all};
+use crate::syntax::{Expr, FieldSyntax, Item, StepSyntax};
+use crate::{Checked, Loader, Overrides};
+use std::collections::{BTreeMap, HashMap};
+use value::{FamilyRef, Record, Value, ValueKind, merge_record, set};
+
+/// Names looked up, values evaluated: beyond this a text is not a program any more.
+const MOST_WORK: usize = 2_000_000;
+/// Members of all families together.
+const MOST_STEPS: usize = 100_000;
+/// Definitions or bases one upon another.
+const DEEPEST: usize = 100;
+
+/// A place where names live: the file's top level, or a block.
+#[derive(Default)]
+struct Scope {
+    parent: Option<usize>,
+    axis: Option<String>,
+    lets: BTreeMap<String, (Expr, Span)>,
+}
+
+/// A step as declared.
+struct Family {
+    syntax: StepSyntax,
+    scope: usize,
+    members: Vec<usize>,
+}
+
+/// A value of an axis that a member stands at.
+#[derive(Clone)]
+struct Binding {
+    axis: String,
+    replicate: bool,
+    label: String,
+    value: Value,
+}
+
+/// One step of a family.
+struct Member {
+    family: usize,
+    bindings: Vec<Binding>,
+    raw: Option<Record>,
+}
+
+/// What lies in a scope, in order.
+enum Node {
+    Family(usize),
+    Block { scope: usize, replicate: bool, axis: crate::syntax::Name, list: Expr, nodes: Vec<Node> },
+    Claim(crate::syntax::ClaimSyntax, usize),
+    Table(crate::syntax::TableSyntax, usize),
+}
+
+struct Checker<'a> {
+    catalog: &'a Catalog,
+    sources: Sources,
+    diagnostics: Vec<Diagnostic>,
+    scopes: Vec<Scope>,
+    params: Vec<(String, Value, Span)>,
+    families: Vec<Family>,
+    names: BTreeMap<String, usize>,
+    members: Vec<Member>,
+    /// Where a field's name is, by where its value is.
+    field_names: HashMap<(Span, String), Span>,
+    work: usize,
+    depth: usize,
+}
+
+/// Reads a program.
+pub fn check(name: &str, text: &str, loader: &dyn Loader, catalog: &Catalog, overrides: &Overrides) -> Checked {
+    let mut checker = Checker {
+        catalog,
+        sources: Sources::default(),
+        diagnostics: Vec::new(),
+        scopes: vec![Scope::default()],
+        params: Vec::new(),
+        families: Vec::new(),
+        names: BTreeMap::new(),
+        members: Vec::new(),
+        field_names: HashMap::new(),
+        work: 0,
+        depth: 0,
+    };
+    let items = checker.read(name, text, loader);
+    checker.params(&items, overrides);
+    let nodes = checker.declare(items, 0);
+    checker.expand(&nodes, &[]);
+    let steps = checker.steps();
+    let mut program = Program { params: checker.param_values(), steps, ..Program::default() };
+    let order = checker.order(&mut program.steps);
+    checker.statements(&nodes, &[], &order, &mut program);
+    let mut diagnostics = std::mem::take(&mut checker.diagnostics);
+    // One mistake in a family's text is found once for each member.
+    let mut seen = std::collections::HashSet::new();
+    diagnostics.retain(|d| seen.insert((d.span, d.code, d.message.clone())));
+    diagnostics.sort_by_key(|d| (d.span.source, d.span.start, d.span.end));
+    diagnostics.iter_mut().for_each(|d| d.locate(&checker.sources));
+    let wrong = diagnostics.iter().any(|d| d.severity == Severity::Error);
+    Checked { program: (!wrong).then_some(program), diagnostics, sources: checker.sources }
+}
+
+impl Checker<'_> {
+    fn report(&mut self, diagnostic: Diagnostic) {
+        // Enough is enough; nobody reads a thousand messages.
+        if self.diagnostics.len() < 1000 {
+            self.diagnostics.push(diagnostic);
+        }
+    }
+
+    /// Counts work; false once there is too much, said once.
+    fn tick(&mut self, span: Span) -> bool {
+        self.work += 1;
+        if self.work == MOST_WORK {
+            self.report(
+                Diagnostic::error("E0121", span, "the program is too large to be written out")
+                    .label("while evaluating this"),
+            );
+        }
+        self.work < MOST_WORK
+    }
+
+    fn unknown_name(&mut self, name: &str, span: Span) {
+        let mut known: Vec<&str> = self.names.keys().map(String::as_str).collect();
+        known.extend(self.params.iter().map(|(name, ..)| name.as_str()));
+        known.extend(self.scopes.iter().flat_map(|s| s.lets.keys().map(String::as_str).chain(s.axis.as_deref())));
+        let help = did_you_mean(name, known);
+        self.report(
+            Diagnostic::error("E0103", span, format!("nothing is called `{name}` here"))
+                .label("unknown name")
+                .help_if(help),
+        );
+    }
+
+    fn kind_of(&self, family: usize) -> Option<&'_ Kind> {
+        self.catalog.kind(&self.families[family].syntax.kind.text)
+    }
+
+    fn family_name(&self, family: usize) -> String {
+        self.families[family].syntax.name.text.clone()
+    }
+
+    fn label(&self, member: usize) -> String {
+        let member = &self.members[member];
+        let name = self.family_name(member.family);
+        if member.bindings.is_empty() {
+            return name;
+        }
+        let places: Vec<String> = member.bindings.iter().map(|b| format!("{}={}", b.axis, b.label)).collect();
+        format!("{name}[{}]", places.join(", "))
+    }
+
+    /// The raw fields of a member: those of its base, and its own over them.
+    fn raw(&mut self, member: usize) -> Record {
+        if let Some(raw) = &self.members[member].raw {
+            return raw.clone();
+        }
+        let family = self.members[member].family;
+        let (scope, syntax) = (self.families[family].scope, self.families[family].syntax.clone());
+        let bindings = self.members[member].bindings.clone();
+        let mut record = Record::new();
+        if let Some(base) = &syntax.base {
+            if self.depth >= DEEPEST {
+                self.report(
+                    Diagnostic::error(
+                        "E0115",
+                        base.span,
+                        format!("`{}` starts from itself, or from too many steps in a row", syntax.name.text),
+                    )
+                    .label("leads back here"),
+                );
+            } else if let Some(&from) = self.names.get(&base.text) {
+                let same = self.families[from].syntax.kind.text == syntax.kind.text;
+                if !same {
+                    let (mine, other) = (&syntax.kind.text, self.families[from].syntax.kind.text.clone());
+                    self.report(
+                        Diagnostic::error(
+                            "E0106",
+                            base.span,
+                            format!("`{}` is a `{other}`, and this is a `{mine}`", base.text),
+                        )
+                        .label("another kind of step"),
+                    );
+                } else {
+                    let reference = FamilyRef { family: from, index: Vec::new(), output: None };
+                    if let Some(base_member) = self.one(&reference, &bindings, base.span) {
+                        self.depth += 1;
+                        record = self.raw(base_member);
+                        self.depth -= 1;
+                    }
+                }
+            } else {
+                let names: Vec<String> = self.names.keys().cloned().collect();
+                self.report(
+                    Diagnostic::error("E0103", base.span, format!("no step is called `{}`", base.text))
+                        .label("unknown step")
+                        .help_if(did_you_mean(&base.text, names.iter().map(String::as_str))),
+                );
+            }
+        }
+        let own = self.record(&syntax.fields, scope, &bindings);
+        for (path, value) in own {
+            set(&mut record, &path, value);
+        }
+        self.members[member].raw = Some(record.clone());
+        record
+    }
+
+    /// Evaluates written fields, each with its path.
+    fn record(&mut self, fields: &[FieldSyntax], scope: usize, bindings: &[Binding]) -> Vec<(Vec<String>, Value)> {
+        let mut seen: BTreeMap<Vec<String>, Span> = BTreeMap::new();
+        let mut out = Vec::new();
+        for field in fields {
+            let path: Vec<String> = field.path.iter().map(|name| name.text.clone()).collect();
+            let Some((first, last)) = field.path.first().zip(field.path.last()) else { continue };
+            let span = first.span.to(last.span);
+            if let Some(before) = seen.insert(path.clone(), span) {
+                self.report(
+                    Diagnostic::error("E0122", span, format!("`{}` is set twice", path.join(".")))
+                        .label("set again here")
+                        .related(before, "set here first"),
+                );
+                continue;
+            }
+            let value = self.evaluate(&field.value, scope, bindings);
+            self.field_names.insert((value.span, last.text.clone()), last.span);
+            if path.len() > 1 {
+                self.field_names.insert((value.span, first.text.clone()), first.span);
+            }
+            out.push((path, value));
+        }
+        out
+    }
+
+    /// Like [`Self::record`], as a record value.
+    fn record_value(&mut self, fields: &[FieldSyntax], scope: usize, bindings: &[Binding]) -> Record {
+        let mut record = Record::new();
+        for (path, value) in self.record(fields, scope, bindings) {
+            if path.len() == 1 {
+                merge_record(&mut record, vec![(path[0].clone(), value)]);
+            } else {
+                set(&mut record, &path, value);
+            }
+        }
+        record
+    }
+
+    /// The one member that a reference means from a member with these bindings.
+    fn one(&mut self, reference: &FamilyRef, bindings: &[Binding], span: Span) -> Option<usize> {
+        let found = self.select(reference, bindings, span)?;
+        match found.as_slice() {
+            [only] => Some(*only),
+            [] => {
+                let places: Vec<String> = bindings.iter().map(|b| format!("{} = {}", b.axis, b.label)).collect();
+                let name = self.family_name(reference.family);
+                self.report(
+                    Diagnostic::error("E0113", span, format!("`{name}` has no member here"))
+                        .label("no such member")
+                        .note(format!("looked for {}", places.join(", "))),
+                );
+                None
+            }
+            [first, ..] => {
+                let fixed: Vec<&str> = bindings.iter().map(|b| b.axis.as_str()).collect();
+                let free = self.members[*first].bindings.iter().find(|b| {
+                    !fixed.contains(&b.axis.as_str())
+                        && !reference.index.iter().any(|(axis, ..)| axis.as_ref() == Some(&b.axis))
+                });
+                let (axis, label) = free.map_or(("axis".into(), "value".into()), |b| (b.axis.clone(), b.label.clone()));
+                let name = self.family_name(reference.family);
+                self.report(
+                    Diagnostic::error(
+                        "E0112",
+                        span,
+                        format!("`{name}` has several members along `{axis}`, and one is needed"),
+                    )
+                    .label("which one?")
+                    .help(format!("write `{name}[{axis} = {label}]`, or put this inside the same block")),
+                );
+                None
+            }
+        }
+    }
+
+    /// The members that fit a reference's index and, where nothing is indexed, the bindings.
+    fn select(&mut self, reference: &FamilyRef, bindings: &[Binding], span: Span) -> Option<Vec<usize>> {
+        let family = reference.family;
+        let mut found = self.families[family].members.clone();
+        let axes: Vec<String> = found
+            .first()
+            .map(|m| self.members[*m].bindings.iter().map(|b| b.axis.clone()).collect())
+            .unwrap_or_default();
+        let mut fixed: Vec<String> = Vec::new();
+        for (axis, label, at) in &reference.index {
+            let axis = match axis {
+                Some(axis) if axes.contains(axis) => axis.clone(),
+                Some(axis) => {
+                    let name = self.family_name(family);
+                    let known: Vec<&str> = axes.iter().map(String::as_str).collect();
+                    self.report(
+                        Diagnostic::error("E0113", *at, format!("`{name}` has no axis `{axis}`"))
+                            .label("unknown axis")
+                            .help_if(nearest_or_all(axis, &known)),
+                    );
+                    return None;
+                }
+                None => {
+                    let fitting: Vec<&String> = axes
+                        .iter()
+                        .filter(|axis| {
+                            found.iter().any(|m| {
+                                self.members[*m].bindings.iter().any(|b| b.axis == **axis && b.label == *label)
+                            })
+                        })
+                        .collect();
+                    match fitting.as_slice() {
+                        [only] => (*only).clone(),
+                        [] => {
+                            let name = self.family_name(family);
+                            let labels: Vec<String> = self.families[family]
+                                .members
+                                .iter()
+                                .flat_map(|m| self.members[*m].bindings.iter().map(|b| b.label.clone()))
+                                .collect::<std::collections::BTreeSet<_>>()
+                                .into_iter()
+                                .collect();
+                            let known: Vec<&str> = labels.iter().map(String::as_str).collect();
+                            self.report(
+                                Diagnostic::error("E0113", *at, format!("`{name}` has no member `{label}`"))
+                                    .label("no such member")
+                                    .help_if(nearest_or_all(label, &known)),
+                            );
+                            return None;
+                        }
+                        [first, ..] => {
+                            let help = format!("name the axis: `{first} = {label}`");
+                            self.report(
+                                Diagnostic::error("E0113", *at, format!("`{label}` lies on several axes"))
+                                    .label("on which axis?")
+                                    .help(help),
+                            );
+                            return None;
+                        }
+                    }
+                }
+            };
+            found.retain(|m| self.members[*m].bindings.iter().any(|b| b.axis == axis && b.label == *label));
+            if found.is_empty() {
+                let name = self.family_name(family);
+                self.report(
+                    Diagnostic::error("E0113", *at, format!("`{name}` has no member with {axis} = {label}"))
+                        .label("no such member"),
+                );
+                return None;
+            }
+            fixed.push(axis);
+        }
+        for binding in bindings.iter().filter(|b| !fixed.contains(&b.axis)) {
+            found.retain(|m| {
+                self.members[*m].bindings.iter().all(|b| b.axis != binding.axis || b.label == binding.label)
+            });
+        }
+        let _ = span;
+        Some(found)
+    }
+
+    /// The member and output that an input field takes.
+    fn input(
+        &mut self,
+        reference: &FamilyRef,
+        accepted: &[String],
+        span: Span,
+        place: &str,
+        from: usize,
+    ) -> Option<(usize, String)> {
+        let bindings = self.members[from].bindings.clone();
+        let member = self.one(reference, &bindings, span)?;
+        let name = self.family_name(reference.family);
+        let kind = self.kind_of(reference.family)?;
+        let (kind_name, dynamic) = (kind.name.clone(), kind.dynamic_outputs);
+        let mut outputs: Vec<(String, String)> =
+            kind.outputs.iter().map(|o| (o.name.clone(), o.artifact.clone())).collect();
+        if dynamic {
+            outputs.extend(self.declared_outputs(member));
+        }
+        let names: Vec<&str> = outputs.iter().map(|(name, _)| name.as_str()).collect();
+        let chosen = match &reference.output {
+            Some((output, at)) => match outputs.iter().find(|(known, _)| known == output) {
+                Some(found) => found,
+                None => {
+                    self.report(
+                        Diagnostic::error("E0110", *at, format!("`{name}` gives no `{output}`"))
+                            .label("unknown output")
+                            .help_if(nearest_or_all(output, &names)),
+                    );
+                    return None;
+                }
+            },
+            None if dynamic && outputs.len() != 1 => {
+                self.report(
+                    Diagnostic::error(
+                        "E0110",
+                        span,
+                        format!("`{name}` gives {} outputs; say which one", outputs.len()),
+                    )
+                    .label("which output?")
+                    .help_if(crate::suggest::list(&names).map(|all| format!("there is {all}"))),
+                );
+                return None;
+            }
+            None => outputs.first()?,
+        };
+        if !accepted.contains(&chosen.1) && chosen.1 != "any" {
+            let fitting: Vec<String> = outputs
+                .iter()
+                .filter(|(_, artifact)| accepted.contains(artifact))
+                .map(|(output, _)| format!("`{name}.{output}`"))
+                .collect();
+            let mut diagnostic = Diagnostic::error(
+                "E0109",
+                span,
+                format!("`{place}` takes {}, and `{name}` gives {}", accepted.join(" or "), chosen.1),
+            )
+            .label(format!("this is a `{kind_name}`"));
+            if !fitting.is_empty() {
+                diagnostic = diagnostic.help(format!("{} would fit", fitting.join(" or ")));
+            }
+            self.report(diagnostic);
+            return None;
+        }
+        Some((member, chosen.0.clone()))
+    }
+
+    /// Outputs that a step declares itself, in its field `outputs`.
+    fn declared_outputs(&mut self, member: usize) -> Vec<(String, String)> {
+        let raw = self.raw(member);
+        let Some((_, Value { kind: ValueKind::Record(outputs), .. })) = raw.iter().find(|(name, _)| name == "outputs")
+        else {
+            return Vec::new();
+        };
+        outputs
+            .iter()
+            .filter_map(|(name, value)| {
+                let ValueKind::Record(fields) = &value.kind else { return None };
+                match fields.iter().find(|(field, _)| field == "kind").map(|(_, value)| &value.kind) {
+                    Some(ValueKind::Text(kind) | ValueKind::Word(kind)) => Some((name.clone(), kind.clone())),
+                    _ => None,
+                }
+            })
+            .collect()
+    }
+
+    /// Fits every member's fields. References are still members' numbers, in the order of declaration.
+    fn steps(&mut self) -> Vec<Step> {
+        let mut steps = Vec::new();
+        for id in 0..self.members.len() {
+            let family = self.members[id].family;
+            let syntax = self.families[family].syntax.clone();
+            let raw = self.raw(id);
+            let mut out = fit::Fitted::default();
+            let mut params = serde_json::Map::new();
+            let bindings = self.members[id].bindings.clone();
+            if let Some(kind) = self.catalog.kind(&syntax.kind.text) {
+                params = self.fit_fields(
+                    &raw,
+                    &kind.fields,
+                    &format!("`{}`", kind.name),
+                    "",
+                    syntax.name.span,
+                    id,
+                    &mut out,
+                );
+                if kind.random
+                    && !raw.iter().any(|(name, _)| name == "seed")
+                    && let Some(ValueKind::Int(seed)) =
+                        bindings.iter().rev().find(|b| b.replicate).map(|b| &b.value.kind)
+                {
+                    params.insert("seed".into(), (*seed).into());
+                }
+            }
+            out.inputs.sort_unstable();
+            out.inputs.dedup();
+            steps.push(Step {
+                id,
+                name: syntax.name.text.clone(),
+                label: self.label(id),
+                kind: syntax.kind.text.clone(),
+                axes: bindings
+                    .into_iter()
+                    .map(|b| Axis { name: b.axis, value: b.label, replicate: b.replicate })
+                    .collect(),
+                params,
+                inputs: out.inputs,
+                span: syntax.name.span,
+                field_spans: out.spans,
+            });
+        }
+        steps
+    }
+
+    /// Puts steps behind what they need, and renumbers them. Gives the new number of each member.
+    fn order(&mut self, steps: &mut Vec<Step>) -> Vec<usize> {
+        let mut waiting: Vec<usize> = steps.iter().map(|step| step.inputs.len()).collect();
+        let mut dependents = vec![Vec::new(); steps.len()];
+        for step in steps.iter() {
+            step.inputs.iter().for_each(|&input| dependents[input].push(step.id));
+        }
+        let mut ready: std::collections::BTreeSet<usize> = (0..steps.len()).filter(|&id| waiting[id] == 0).collect();
+        let mut sorted = Vec::new();
+        while let Some(id) = ready.pop_first() {
+            sorted.push(id);
+            for &next in &dependents[id] {
+                waiting[next] -= 1;
+                if waiting[next] == 0 {
+                    ready.insert(next);
+                }
+            }
+        }
+        if let Some(stuck) = steps.iter().find(|step| waiting[step.id] > 0) {
+            let around: Vec<String> =
+                steps.iter().filter(|s| waiting[s.id] > 0).map(|s| format!("`{}`", s.label)).take(5).collect();
+            self.report(
+                Diagnostic::error("E0115", stuck.span, format!("`{}` needs its own result", stuck.name))
+                    .label("leads back to itself")
+                    .note(format!("the circle: {}", around.join(", "))),
+            );
+            return (0..steps.len()).collect();
+        }
+        let mut new = vec![0; steps.len()];
+        sorted.iter().enumerate().for_each(|(position, &id)| new[id] = position);
+        let mut old: Vec<Option<Step>> = steps.drain(..).map(Some).collect();
+        for id in sorted {
+            let Some(mut step) = old[id].take() else { continue };
+            step.id = new[id];
+            step.inputs.iter_mut().for_each(|input| *input = new[*input]);
+            step.inputs.sort_unstable();
+            step.params.values_mut().for_each(|value| renumber(value, &new));
+            steps.push(step);
+        }
+        new
+    }
+
+    fn param_values(&self) -> Vec<(String, serde_json::Value)> {
+        self.params.iter().map(|(name, value, _)| (name.clone(), self.json(value))).collect()
+    }
+
+    fn json(&self, value: &Value) -> serde_json::Value {
+        use serde_json::json;
+        match &value.kind {
+            ValueKind::None | ValueKind::Wrong => serde_json::Value::Null,
+            ValueKind::Bool(flag) => json!(flag),
+            ValueKind::Int(number) | ValueKind::Size(number) => json!(number),
+            ValueKind::Float(number) | ValueKind::Duration(number) => json!(number),
+            ValueKind::Text(text) | ValueKind::Word(text) => json!(text),
+            ValueKind::Path(root, path) => json!(format!("@{root}/{path}")),
+            ValueKind::Range(low, high, _) => json!([low, high]),
+            ValueKind::List(items) => items.iter().map(|item| self.json(item)).collect(),
+            ValueKind::Record(record) => record.iter().map(|(name, value)| (name.clone(), self.json(value))).collect(),
+            ValueKind::Tagged(tag, record) => {
+                let body: serde_json::Map<_, _> =
+                    record.iter().map(|(name, value)| (name.clone(), self.json(value))).collect();
+                json!({ tag.as_str(): body })
+            }
+            ValueKind::Family(reference) => json!(self.family_name(reference.family)),
+        }
+    }
+}
+
+fn renumber(value: &mut serde_json::Value, new: &[usize]) {
+    match value {
+        serde_json::Value::Object(map) => {
+            if let Some(step) = map.get_mut("$ref").and_then(|reference| reference.get_mut("step"))
+                && let Some(id) = step.as_u64()
+            {
+                *step = new.get(id as usize).copied().unwrap_or_default().into();
+                return;
+            }
+            map.values_mut().for_each(|inner| renumber(inner, new));
+        }
+        serde_json::Value::Array(items) => items.iter_mut().for_each(|inner| renumber(inner, new)),
+        _ => {}
+    }
+}
+
+/// The items of a text, for [`declare`].
+type Items = Vec<Item>;

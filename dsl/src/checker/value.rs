@@ -1,0 +1,156 @@
+//! Values: what expressions are worth before a field says what it wants.
+
+use crate::source::Span;
+
+/// A value and where it was written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Value {
+    /// What it is.
+    pub kind: ValueKind,
+    /// Where it was written.
+    pub span: Span,
+}
+
+/// Fields of a record in the order written.
+pub type Record = Vec<(String, Value)>;
+
+/// What a value is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ValueKind {
+    /// `none`
+    None,
+    /// `true`
+    Bool(bool),
+    /// A whole number.
+    Int(i64),
+    /// Any other number.
+    Float(f64),
+    /// A text.
+    Text(String),
+    /// A bare word that no name stands for: a choice or a tag, if the field has it.
+    Word(String),
+    /// Seconds.
+    Duration(f64),
+    /// Bytes.
+    Size(i64),
+    /// `@root/path`
+    Path(String, String),
+    /// `a..b`
+    Range(f64, f64, bool),
+    /// `[a, b]`
+    List(Vec<Value>),
+    /// `{ a = 1 }`
+    Record(Record),
+    /// `tag { a = 1 }`
+    Tagged(String, Record),
+    /// A step's family, or a part of it.
+    Family(FamilyRef),
+    /// What was reported already.
+    Wrong,
+}
+
+/// A family, perhaps indexed, perhaps with an output.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FamilyRef {
+    /// Index of the family.
+    pub family: usize,
+    /// Places on axes: axis if named, label, where.
+    pub index: Vec<(Option<String>, String, Span)>,
+    /// The output, if written.
+    pub output: Option<(String, Span)>,
+}
+
+impl Value {
+    /// For `expected …, found …`.
+    pub fn found(&self) -> String {
+        match &self.kind {
+            ValueKind::None => "`none`".into(),
+            ValueKind::Bool(value) => format!("`{value}`"),
+            ValueKind::Int(value) => format!("the integer {value}"),
+            ValueKind::Float(value) => format!("the number {value}"),
+            ValueKind::Text(text) => format!("the text \"{text}\""),
+            ValueKind::Word(word) => format!("the word `{word}`"),
+            ValueKind::Duration(_) => "a duration".into(),
+            ValueKind::Size(_) => "a size".into(),
+            ValueKind::Path(root, path) => format!("the path @{root}/{path}"),
+            ValueKind::Range(..) => "a range".into(),
+            ValueKind::List(_) => "a list".into(),
+            ValueKind::Record(_) => "a record".into(),
+            ValueKind::Tagged(tag, _) => format!("`{tag} {{ … }}`"),
+            ValueKind::Family(_) => "a step".into(),
+            ValueKind::Wrong => "something wrong".into(),
+        }
+    }
+
+    /// As a label on an axis; none for what cannot be one.
+    pub fn label(&self, family: impl Fn(usize) -> String) -> Option<String> {
+        Some(match &self.kind {
+            ValueKind::Bool(value) => value.to_string(),
+            ValueKind::Int(value) => value.to_string(),
+            ValueKind::Float(value) => value.to_string(),
+            ValueKind::Text(text) | ValueKind::Word(text) => text.clone(),
+            ValueKind::Family(reference) => family(reference.family),
+            _ => return None,
+        })
+    }
+
+    /// As a number.
+    pub fn number(&self) -> Option<f64> {
+        match self.kind {
+            ValueKind::Int(value) => Some(value as f64),
+            ValueKind::Float(value) => Some(value),
+            _ => None,
+        }
+    }
+}
+
+/// Lays `over` on `under`: fields replace, records and records with the same tag merge.
+pub fn merge(under: &mut Value, over: Value) {
+    match (&mut under.kind, over.kind) {
+        (ValueKind::Record(fields), ValueKind::Record(news)) => merge_record(fields, news),
+        (ValueKind::Tagged(tag, fields), ValueKind::Tagged(new, news)) if *tag == new => merge_record(fields, news),
+        (kind, new) => {
+            *kind = new;
+            under.span = over.span;
+        }
+    }
+}
+
+/// Field by field.
+pub fn merge_record(fields: &mut Record, news: Record) {
+    for (name, value) in news {
+        match fields.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, old)) => merge(old, value),
+            None => fields.push((name, value)),
+        }
+    }
+}
+
+/// Sets `a.b.c` inside a record, reaching through tags.
+pub fn set(fields: &mut Record, path: &[String], value: Value) {
+    let [name, rest @ ..] = path else { return };
+    if !fields.iter().any(|(known, _)| known == name) {
+        fields.push((name.clone(), Value { kind: ValueKind::Record(Vec::new()), span: value.span }));
+    }
+    let Some((_, slot)) = fields.iter_mut().find(|(known, _)| known == name) else { return };
+    if rest.is_empty() {
+        // A field just made holds an empty record, which anything replaces.
+        if slot.kind == ValueKind::Record(Vec::new()) {
+            *slot = value
+        } else {
+            merge(slot, value)
+        }
+        return;
+    }
+    if let ValueKind::Word(tag) = &slot.kind {
+        slot.kind = ValueKind::Tagged(tag.clone(), Vec::new());
+    }
+    match &mut slot.kind {
+        ValueKind::Record(inner) | ValueKind::Tagged(_, inner) => set(inner, rest, value),
+        _ => {
+            let mut inner = Vec::new();
+            set(&mut inner, rest, value.clone());
+            *slot = Value { kind: ValueKind::Record(inner), span: value.span };
+        }
+    }
+}
