@@ -70,7 +70,9 @@ fn to_hsv(r: u8, g: u8, b: u8) -> (u8, u8, u8) {
     } else {
         (4.0 + f64::from(gc) - f64::from(rc)) as f32
     };
-    let h = ((f64::from(h) / 6.0 + 1.0) % 1.0) as f32;
+    // In turns; negative ones wrap around. The remainder of a division by 1, without its cost.
+    let h = f64::from(h) / 6.0 + 1.0;
+    let h = (if h >= 1.0 { h - 1.0 } else { h }) as f32;
     ((f64::from(h) * 255.0) as u8, (f64::from(s) * 255.0) as u8, max)
 }
 

@@ -1,9 +1,16 @@
-//! From the bytes of a file to a picture, as Pillow's `open().convert("RGB")` gives it: EXIF orientation is left alone.
+//! From the bytes of a file to a picture, as Pillow's `open().convert("RGB")` gives it: EXIF orientation is left alone,
+//! alpha is dropped, not blended.
+//!
+//! JPEG goes through libjpeg-turbo, which Pillow uses too, so the bytes are equal. One departure is meant: a 16-bit
+//! grey PNG gives its high bytes, where Pillow cuts every value above 255 down to white.
+
+use std::io::Cursor;
 
 use crate::picture::{IndexMask, Picture};
 
-/// Pictures with more pixels are refused: a header is cheap to forge.
-const MOST_PIXELS: usize = 1 << 28;
+/// Pictures with more pixels are refused, because a header is cheap to forge. It is the number at which Pillow speaks
+/// of a decompression bomb.
+pub const MOST_PIXELS: usize = 178_956_970;
 
 /// Why bytes are no picture.
 #[derive(Debug, thiserror::Error)]
@@ -12,14 +19,18 @@ pub enum DecodeError {
     #[error("the JPEG is damaged or cut off: {0}")]
     Jpeg(String),
     /// Any other format.
-    #[error("the picture cannot be decoded: {0}")]
+    #[error("the picture cannot be decoded: {0}; JPEG, PNG, BMP, GIF, PNM, TIFF and WebP are read")]
     Other(String),
     /// A mask that is no index PNG.
     #[error("the mask cannot be read as indices: {0}")]
     Mask(String),
     /// Too large, or empty.
-    #[error("a picture of {0} × {1} pixels is not accepted")]
+    #[error("a picture of {0} × {1} pixels is not accepted; it must have between 1 and {MOST_PIXELS} pixels")]
     Size(usize, usize),
+}
+
+fn other(error: impl std::fmt::Display) -> DecodeError {
+    DecodeError::Other(error.to_string())
 }
 
 fn check(width: usize, height: usize) -> Result<(), DecodeError> {
@@ -29,28 +40,80 @@ fn check(width: usize, height: usize) -> Result<(), DecodeError> {
     }
 }
 
-/// Decodes JPEG (libjpeg-turbo, as Pillow), PNG, BMP, TIFF, WebP, PNM or GIF to RGB. Grey becomes three equal
-/// channels, alpha is dropped.
+fn is_jpeg(bytes: &[u8]) -> bool {
+    bytes.starts_with(&[0xff, 0xd8])
+}
+
+fn is_png(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"\x89PNG\r\n\x1a\n")
+}
+
+/// Decodes JPEG, PNG, BMP, GIF (first frame), PNM, TIFF or WebP to RGB. Grey becomes three equal channels, of 16 bits
+/// the high 8 are kept.
 ///
 /// # Errors
 /// Damaged, cut off, of another format, or of a size that cannot be.
 pub fn decode_rgb(bytes: &[u8]) -> Result<Picture, DecodeError> {
-    if bytes.starts_with(&[0xff, 0xd8]) { jpeg(bytes) } else { other(bytes) }
+    if is_jpeg(bytes) {
+        decode_jpeg(bytes)
+    } else if is_png(bytes) {
+        decode_png(bytes)
+    } else {
+        decode_other(bytes)
+    }
 }
 
-fn jpeg(bytes: &[u8]) -> Result<Picture, DecodeError> {
-    let wrong = |error: turbojpeg::Error| DecodeError::Jpeg(error.to_string());
-    let mut decompressor = turbojpeg::Decompressor::new().map_err(wrong)?;
-    let header = decompressor.read_header(bytes).map_err(wrong)?;
+/// Width and height, from the header alone: the rest may still be damaged.
+///
+/// # Errors
+/// An unreadable header, another format, or a size that cannot be.
+pub fn probe_size(bytes: &[u8]) -> Result<(usize, usize), DecodeError> {
+    let (width, height) = if is_jpeg(bytes) {
+        let header = turbojpeg::read_header(bytes).map_err(damaged)?;
+        (header.width, header.height)
+    } else if is_png(bytes) {
+        let reader = png::Decoder::new(Cursor::new(bytes)).read_info().map_err(other)?;
+        (reader.info().width as usize, reader.info().height as usize)
+    } else {
+        let reader = image::ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(other)?;
+        let (width, height) = reader.into_dimensions().map_err(other)?;
+        (width as usize, height as usize)
+    };
+    check(width, height)?;
+    Ok((width, height))
+}
+
+fn damaged(error: turbojpeg::Error) -> DecodeError {
+    match error {
+        turbojpeg::Error::TurboJpegError(text) => DecodeError::Jpeg(text),
+        error => DecodeError::Jpeg(error.to_string()),
+    }
+}
+
+/// Warnings of libjpeg-turbo that say nothing about the pixels; cameras and editors cause them in sound pictures.
+const HARMLESS: [&str; 4] = ["extraneous bytes before marker", "JFIF revision", "Adobe color transform", "ICC marker"];
+
+fn decode_jpeg(bytes: &[u8]) -> Result<Picture, DecodeError> {
+    let mut decompressor = turbojpeg::Decompressor::new().map_err(damaged)?;
+    let header = decompressor.read_header(bytes).map_err(damaged)?;
     let (width, height) = (header.width, header.height);
     check(width, height)?;
     let inks = matches!(header.colorspace, turbojpeg::Colorspace::CMYK | turbojpeg::Colorspace::YCCK);
     let (format, channels) = if inks { (turbojpeg::PixelFormat::CMYK, 4) } else { (turbojpeg::PixelFormat::RGB, 3) };
     let mut data = vec![0; channels * width * height];
     let image = turbojpeg::Image { pixels: data.as_mut_slice(), width, pitch: channels * width, height, format };
-    decompressor.decompress(bytes, image).map_err(wrong)?;
+    match decompressor.decompress(bytes, image) {
+        Ok(()) => {}
+        // The call fails on warnings too, after it has filled the picture. Only the first warning is told, so a later
+        // one, that the file is cut off, is looked for by hand: the end marker must be there.
+        Err(turbojpeg::Error::TurboJpegError(text))
+            if HARMLESS.iter().any(|harmless| text.contains(harmless))
+                && bytes.windows(2).rev().any(|pair| pair == [0xff, 0xd9]) => {}
+        Err(error) => return Err(damaged(error)),
+    }
     if inks {
-        // Adobe writes inks inverted, so that 255 is no ink; Pillow's conversion is (255 − K) less its share of C, M, Y.
+        // Adobe writes inks inverted, so that 255 is no ink; Pillow takes every CMYK JPEG so. Its conversion is
+        // (255 − K) less its share of C, M, Y.
         data = data
             .chunks_exact(4)
             .flat_map(|ink| {
@@ -65,22 +128,46 @@ fn jpeg(bytes: &[u8]) -> Result<Picture, DecodeError> {
     Ok(Picture { width, height, data })
 }
 
-fn other(bytes: &[u8]) -> Result<Picture, DecodeError> {
-    let wrong = |error: &dyn std::fmt::Display| DecodeError::Other(error.to_string());
-    let reader = image::ImageReader::new(std::io::Cursor::new(bytes)).with_guessed_format().map_err(|e| wrong(&e))?;
-    let image = reader.decode().map_err(|e| wrong(&e))?;
-    let (width, height) = (image.width() as usize, image.height() as usize);
+fn decode_png(bytes: &[u8]) -> Result<Picture, DecodeError> {
+    let mut decoder = png::Decoder::new(Cursor::new(bytes));
+    // Palettes and 1, 2, 4 bits become 8-bit channels, 16 bits lose their low byte.
+    decoder.set_transformations(png::Transformations::EXPAND | png::Transformations::STRIP_16);
+    let mut reader = decoder.read_info().map_err(other)?;
+    let (width, height) = (reader.info().width as usize, reader.info().height as usize);
     check(width, height)?;
-    Ok(Picture { width, height, data: image.into_rgb8().into_raw() })
+    let size = reader.output_buffer_size().ok_or(DecodeError::Size(width, height))?;
+    let mut raw = vec![0; size];
+    let frame = reader.next_frame(&mut raw).map_err(other)?;
+    // Reads on to the end marker, so that a file cut off behind its last pixel is noticed too.
+    reader.finish().map_err(other)?;
+    raw.truncate(frame.buffer_size());
+    let data = match frame.color_type {
+        png::ColorType::Rgb => raw,
+        png::ColorType::Rgba => raw.chunks_exact(4).flat_map(|pixel| [pixel[0], pixel[1], pixel[2]]).collect(),
+        png::ColorType::Grayscale => raw.iter().flat_map(|&grey| [grey; 3]).collect(),
+        png::ColorType::GrayscaleAlpha => raw.chunks_exact(2).flat_map(|pixel| [pixel[0]; 3]).collect(),
+        png::ColorType::Indexed => return Err(other("the palette is missing")),
+    };
+    Ok(Picture { width, height, data })
+}
+
+fn decode_other(bytes: &[u8]) -> Result<Picture, DecodeError> {
+    use image::ImageDecoder;
+    let reader = image::ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(other)?;
+    let decoder = reader.into_decoder().map_err(other)?;
+    let (width, height) = decoder.dimensions();
+    check(width as usize, height as usize)?;
+    let image = image::DynamicImage::from_decoder(decoder).map_err(other)?;
+    Ok(Picture { width: width as usize, height: height as usize, data: image.into_rgb8().into_raw() })
 }
 
 /// Reads a grey or palette PNG of at most 8 bits as indices; the palette's colours do not matter.
 ///
 /// # Errors
-/// Damaged, or a picture with colours instead of indices.
+/// Damaged, of a size that cannot be, or a picture with colours instead of indices.
 pub fn decode_index(bytes: &[u8]) -> Result<IndexMask, DecodeError> {
     let wrong = |error: &dyn std::fmt::Display| DecodeError::Mask(error.to_string());
-    let mut decoder = png::Decoder::new(std::io::Cursor::new(bytes));
+    let mut decoder = png::Decoder::new(Cursor::new(bytes));
     decoder.set_transformations(png::Transformations::IDENTITY);
     let mut reader = decoder.read_info().map_err(|e| wrong(&e))?;
     let info = reader.info();
@@ -89,22 +176,21 @@ pub fn decode_index(bytes: &[u8]) -> Result<IndexMask, DecodeError> {
     check(width, height)?;
     if !matches!(colour, png::ColorType::Grayscale | png::ColorType::Indexed) || depth == png::BitDepth::Sixteen {
         return Err(DecodeError::Mask(format!(
-            "it has {colour:?} pixels of {} bits; masks are grey or palette PNGs of at most 8 bits whose values are the indices",
+            "it is an {colour:?} PNG of {} bits a channel; a mask is a grey or palette PNG of at most 8 bits whose \
+             values are the indices, so write it as such, without its colours",
             depth as u8
         )));
     }
     let size = reader.output_buffer_size().ok_or(DecodeError::Size(width, height))?;
     let mut raw = vec![0; size];
     let frame = reader.next_frame(&mut raw).map_err(|e| wrong(&e))?;
+    reader.finish().map_err(|e| wrong(&e))?;
     let bits = depth as usize;
+    let low = ((1u16 << bits) - 1) as u8;
     let mut data = Vec::with_capacity(width * height);
     for row in raw.chunks_exact(frame.line_size).take(height) {
-        if bits == 8 {
-            data.extend_from_slice(&row[..width]);
-        } else {
-            let mask = (1u16 << bits) as u8 - 1;
-            data.extend((0..width).map(|x| row[x * bits / 8] >> (8 - bits - x * bits % 8) & mask));
-        }
+        // Several pixels a byte, the leftmost in the high bits.
+        data.extend((0..width).map(|x| row[x * bits / 8] >> (8 - bits - x * bits % 8) & low));
     }
     Ok(IndexMask { width, height, data })
 }

@@ -2,7 +2,7 @@
 
 use crate::crop::{CropBox, constrained_crop, random_resized_crop};
 use crate::picture::Picture;
-use crate::resize::{Filter, resize};
+use crate::resize::{Filter, resize_crop};
 use crate::rng::Stream;
 use crate::{blur, colour};
 
@@ -117,8 +117,8 @@ pub fn views(picture: &Picture, recipe: &Recipe, key: ViewKey) -> Vec<Picture> {
         .zip(&recipe.crops)
         .enumerate()
         .map(|(index, (place, crop))| {
-            let part = picture.cropped(place.left, place.top, place.width, place.height);
-            let view = resize(&part, crop.size, crop.size, Filter::Bilinear);
+            let part = (place.left, place.top, place.width, place.height);
+            let view = resize_crop(picture, part, crop.size, crop.size, Filter::Bilinear);
             let mut stream = Stream::new(key.seed, "augment", key.epoch, key.picture, index as u64);
             augment(view, &recipe.augment, &mut stream)
         })

@@ -24,75 +24,152 @@ impl Filter {
         match self {
             Self::Bilinear => (1.0 - x).max(0.0),
             Self::Bicubic if x < 1.0 => (1.5 * x - 2.5) * x * x + 1.0,
-            Self::Bicubic if x < 2.0 => ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0,
+            Self::Bicubic if x < 2.0 => (((x - 5.0) * x + 8.0) * x - 4.0) * -0.5,
             Self::Bicubic => 0.0,
         }
     }
 }
 
+/// Bits behind the point of a weight: 8 for the value and 2 for cubic overshoot are left of 32.
 const BITS: u32 = 22;
 
-/// For each output position: first input position and fixed-point weights.
-fn coefficients(input: usize, output: usize, filter: Filter) -> Vec<(usize, Vec<i32>)> {
-    let scale = input as f64 / output as f64;
-    let wide = scale.max(1.0);
-    let support = filter.support() * wide;
-    (0..output)
-        .map(|position| {
-            let centre = (position as f64 + 0.5) * scale;
+/// The input positions and fixed-point weights of every output position, all weights in one list.
+struct Taps {
+    /// First input position, first weight, number of weights.
+    spans: Vec<(usize, usize, usize)>,
+    weights: Vec<i32>,
+}
+
+impl Taps {
+    /// Maps the stretch `from`..`to` of `input` positions to `output` positions. Positions are single precision and
+    /// weights double, as in `Resample.c`.
+    fn new(input: usize, from: f32, to: f32, output: usize, filter: Filter) -> Self {
+        let scale = f64::from(to - from) / output as f64;
+        let wide = scale.max(1.0);
+        let (support, narrow) = (filter.support() * wide, 1.0 / wide);
+        let mut taps = Self { spans: Vec::with_capacity(output), weights: Vec::new() };
+        let mut row = Vec::new();
+        for position in 0..output {
+            let centre = f64::from(from) + (position as f64 + 0.5) * scale;
             let first = ((centre - support + 0.5) as i64).max(0) as usize;
-            let last = ((centre + support + 0.5) as i64).min(input as i64).max(0) as usize;
-            let weights: Vec<f64> = (first..last).map(|x| filter.weight((x as f64 - centre + 0.5) / wide)).collect();
-            let sum: f64 = weights.iter().sum();
-            let fixed = weights.iter().map(|w| {
+            let last = ((centre + support + 0.5) as i64).clamp(0, input as i64) as usize;
+            row.clear();
+            row.extend((first..last).map(|x| filter.weight((x as f64 - centre + 0.5) * narrow)));
+            let sum: f64 = row.iter().sum();
+            taps.spans.push((first, taps.weights.len(), row.len()));
+            taps.weights.extend(row.iter().map(|w| {
                 let w = if sum != 0.0 { w / sum } else { *w } * f64::from(1u32 << BITS);
                 (if w < 0.0 { w - 0.5 } else { w + 0.5 }) as i32
-            });
-            (first, fixed.collect())
-        })
-        .collect()
+            }));
+        }
+        taps
+    }
+
+    /// (first input position, weights) of each output position.
+    fn iter(&self) -> impl Iterator<Item = (usize, &[i32])> {
+        self.spans.iter().map(|&(first, start, count)| (first, &self.weights[start..start + count]))
+    }
+
+    /// First input position used, and the one behind the last.
+    fn reach(&self) -> (usize, usize) {
+        let ends = self.spans.iter().map(|(first, _, count)| first + count);
+        (self.spans.first().map_or(0, |span| span.0), ends.max().unwrap_or(0))
+    }
 }
 
 fn clip(sum: i32) -> u8 {
     (sum >> BITS).clamp(0, 255) as u8
 }
 
-/// Resizes to `width` × `height`: a horizontal pass, rounded to bytes, then a vertical one, as Pillow does.
+/// Half a unit: sums are rounded, not cut off.
+const HALF: i32 = 1 << (BITS - 1);
+
+/// A part of a picture, without a copy.
+struct Part<'a> {
+    data: &'a [u8],
+    /// Bytes from row to row.
+    stride: usize,
+    width: usize,
+    height: usize,
+}
+
+impl<'a> Part<'a> {
+    /// The box, cut to the picture.
+    fn of(picture: &'a Picture, left: usize, top: usize, width: usize, height: usize) -> Self {
+        let (left, top) = (left.min(picture.width), top.min(picture.height));
+        let (width, height) = (width.min(picture.width - left), height.min(picture.height - top));
+        let start = (3 * (top * picture.width + left)).min(picture.data.len());
+        Self { data: &picture.data[start..], stride: 3 * picture.width, width, height }
+    }
+
+    fn row(&self, y: usize) -> &'a [u8] {
+        &self.data[y * self.stride..y * self.stride + 3 * self.width]
+    }
+}
+
+/// Resizes to `width` × `height`.
 pub fn resize(picture: &Picture, width: usize, height: usize, filter: Filter) -> Picture {
-    if picture.width == 0 || picture.height == 0 || width == 0 || height == 0 {
+    resize_crop(picture, (0, 0, picture.width, picture.height), width, height, filter)
+}
+
+/// Resizes a part in whole pixels, (left, top, width, height), to `width` × `height`. Equal to cropping first, as
+/// torchvision's `resized_crop` does: pixels outside have no weight. What lies outside of the picture is cut off.
+pub fn resize_crop(
+    picture: &Picture,
+    part: (usize, usize, usize, usize),
+    width: usize,
+    height: usize,
+    filter: Filter,
+) -> Picture {
+    let part = Part::of(picture, part.0, part.1, part.2, part.3);
+    let whole = [0.0, 0.0, part.width as f32, part.height as f32];
+    resample(&part, whole, width, height, filter)
+}
+
+/// Resizes the box (left, top, right, bottom), in fractions of pixels, to `width` × `height`, as Pillow's
+/// `resize(size, filter, box)`: pixels around the box have weight where the filter reaches them. The box is cut to the
+/// picture; an empty one gives a black picture.
+pub fn resize_box(picture: &Picture, bounds: [f64; 4], width: usize, height: usize, filter: Filter) -> Picture {
+    let part = Part::of(picture, 0, 0, picture.width, picture.height);
+    let (w, h) = (picture.width as f64, picture.height as f64);
+    let [left, top, right, bottom] = bounds;
+    let cut = [left.clamp(0.0, w), top.clamp(0.0, h), right.clamp(0.0, w), bottom.clamp(0.0, h)].map(|x| x as f32);
+    resample(&part, cut, width, height, filter)
+}
+
+/// A horizontal pass, rounded to bytes, then a vertical one; a direction that nothing changes in is left out.
+fn resample(part: &Part, [left, top, right, bottom]: [f32; 4], width: usize, height: usize, filter: Filter) -> Picture {
+    let sound = right > left && bottom > top && width > 0 && height > 0;
+    if !sound {
         return Picture::filled(width, height, [0; 3]);
     }
-    let half = 1i32 << (BITS - 1);
-    let narrowed;
-    let mut source = picture;
-    if width != picture.width {
-        let columns = coefficients(picture.width, width, filter);
-        let mut data = vec![0; 3 * width * picture.height];
-        for (row, out) in picture.data.chunks_exact(3 * picture.width).zip(data.chunks_exact_mut(3 * width)) {
-            for ((first, weights), pixel) in columns.iter().zip(out.chunks_exact_mut(3)) {
-                let mut sums = [half; 3];
-                for (weight, value) in weights.iter().zip(row[3 * first..].chunks_exact(3)) {
-                    sums[0] += weight * i32::from(value[0]);
-                    sums[1] += weight * i32::from(value[1]);
-                    sums[2] += weight * i32::from(value[2]);
-                }
-                pixel.copy_from_slice(&sums.map(clip));
-            }
-        }
-        narrowed = Picture { width, height: picture.height, data };
-        source = &narrowed;
-    }
-    if height == source.height {
-        return source.clone();
-    }
     let stride = 3 * width;
+    let same_columns = width == part.width && left == 0.0 && right == width as f32;
+    let same_rows = height == part.height && top == 0.0 && bottom == height as f32;
+    let rows = Taps::new(part.height, top, bottom, height, filter);
+    let (first_row, end_row) = if same_rows { (0, part.height) } else { rows.reach() };
+
+    let mut narrowed = Vec::new();
+    let source = if same_columns {
+        Part { data: &part.data[first_row * part.stride..], ..*part }
+    } else {
+        let columns = Taps::new(part.width, left, right, width, filter);
+        narrowed.resize(stride * (end_row - first_row), 0);
+        for (y, out) in (first_row..end_row).zip(narrowed.chunks_exact_mut(stride)) {
+            horizontal(part.row(y), &columns, out);
+        }
+        Part { data: &narrowed, stride, width, height: end_row - first_row }
+    };
+    if same_rows {
+        let data = if same_columns { (0..height).flat_map(|y| source.row(y)).copied().collect() } else { narrowed };
+        return Picture { width, height, data };
+    }
     let mut data = vec![0; stride * height];
     let mut sums = vec![0i32; stride];
-    for ((first, weights), out) in coefficients(source.height, height, filter).iter().zip(data.chunks_exact_mut(stride))
-    {
-        sums.fill(half);
-        for (weight, row) in weights.iter().zip(source.data[first * stride..].chunks_exact(stride)) {
-            for (sum, value) in sums.iter_mut().zip(row) {
+    for ((first, weights), out) in rows.iter().zip(data.chunks_exact_mut(stride)) {
+        sums.fill(HALF);
+        for (weight, y) in weights.iter().zip(first - first_row..) {
+            for (sum, value) in sums.iter_mut().zip(source.row(y)) {
                 *sum += weight * i32::from(*value);
             }
         }
@@ -103,14 +180,28 @@ pub fn resize(picture: &Picture, width: usize, height: usize, filter: Filter) ->
     Picture { width, height, data }
 }
 
-/// Nearest neighbour with pixel centres: output x takes input ⌊(x + ½)·in/out⌋.
+fn horizontal(row: &[u8], columns: &Taps, out: &mut [u8]) {
+    for ((first, weights), pixel) in columns.iter().zip(out.chunks_exact_mut(3)) {
+        let mut sums = [HALF; 3];
+        for (weight, value) in weights.iter().zip(row[3 * first..].chunks_exact(3)) {
+            sums[0] += weight * i32::from(value[0]);
+            sums[1] += weight * i32::from(value[1]);
+            sums[2] += weight * i32::from(value[2]);
+        }
+        pixel.copy_from_slice(&sums.map(clip));
+    }
+}
+
+/// Nearest neighbour with pixel centres, as Pillow: output x takes input ⌊(x + ½)·in/out⌋. An empty mask gives zeros.
 pub fn resize_index_nearest(mask: &IndexMask, width: usize, height: usize) -> IndexMask {
     let pick = |position: usize, input: usize, output: usize| {
         (((position as f64 + 0.5) * input as f64 / output as f64) as usize).min(input.saturating_sub(1))
     };
     let columns: Vec<usize> = (0..width).map(|x| pick(x, mask.width, width)).collect();
     let mut data = Vec::with_capacity(width * height);
-    if !mask.data.is_empty() {
+    if mask.data.is_empty() {
+        data.resize(width * height, 0);
+    } else {
         for y in 0..height {
             let row = pick(y, mask.height, height) * mask.width;
             data.extend(columns.iter().map(|x| mask.data[row + x]));
