@@ -637,10 +637,11 @@ impl Parser {
             let right = match operand(self) {
                 Ok(right) => right,
                 Err(reported) => {
-                    if matches!(text, "and" | "or") && self.at_word("if") {
-                        if let Some(last) = self.diagnostics.last_mut() {
-                            last.help.push("put the `if` in brackets".to_owned());
-                        }
+                    if matches!(text, "and" | "or")
+                        && self.at_word("if")
+                        && let Some(last) = self.diagnostics.last_mut()
+                    {
+                        last.help.push("put the `if` in brackets".to_owned());
                     }
                     return Err(reported);
                 }

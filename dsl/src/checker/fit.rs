@@ -55,6 +55,7 @@ pub fn wanted(ty: &Type) -> String {
 
 impl Checker<'_> {
     /// Fits a record's fields. `place` is the dotted name before them.
+    #[allow(clippy::too_many_arguments, reason = "one call's context, not a thing of its own")]
     pub fn fit_fields(
         &mut self,
         record: &Record,
