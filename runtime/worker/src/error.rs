@@ -66,7 +66,8 @@ pub fn readable(message: &str) -> String {
     let inner = inner.strip_prefix("Internal torch error: ").unwrap_or(&inner);
     let first = inner.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("libtorch said nothing");
     let first = first.strip_suffix("\")").unwrap_or(first);
-    if first.contains("out of memory") || first.contains("can't allocate memory") || first.contains("OutOfMemoryError") {
+    if first.contains("out of memory") || first.contains("can't allocate memory") || first.contains("OutOfMemoryError")
+    {
         let place = if first.contains("CUDA") || first.contains("GPU") { "the GPU" } else { "the machine" };
         return format!("{place} ran out of memory; make `batch`, the crops or the network smaller ({first})");
     }

@@ -7,33 +7,26 @@ use tch::{Kind, Tensor};
 use crate::context::Context;
 use crate::data::{Bad, Images};
 use crate::error::Result;
+use crate::guard::finite;
 use crate::model::Encoder;
 use crate::model::encoder::centred;
 
 /// Pictures in one forward pass. Fixed, so that numbers do not depend on what else happens to be in memory.
 pub const BATCH: usize = 64;
 
-/// Where a pass over a dataset stands in its job's progress.
-#[derive(Clone, Copy, Debug)]
-pub struct Span<'a> {
-    /// What is said to be going on.
-    pub stage: &'a str,
-    /// Units done before.
-    pub before: u64,
-    /// Units in the whole job.
-    pub total: u64,
-}
-
 /// Features of every picture under the fixed transform: [pictures, features], fp32, on the job's device.
 ///
+/// `done` hears how many pictures are done.
+///
 /// # Errors
-/// Pictures that changed or are damaged, all of them in one message; cancelled; libtorch's.
+/// Pictures that changed or are damaged, all of them in one message; features that are not finite; cancelled;
+/// libtorch's.
 pub fn extract(
     context: &Context,
     encoder: &Encoder,
     images: &Images,
     transform: &Centre,
-    span: Span,
+    done: impl Fn(u64),
 ) -> Result<Tensor> {
     let (source, prepare, at) = (images.clone(), encoder.prepare(), *transform);
     let threads = context.threads();
@@ -63,10 +56,14 @@ pub fn extract(
         if whole == size {
             parts.push(encoder.forward(&batch, size as i64, transform.crop as i64, context.device)?);
         }
-        context.progress(span.stage, span.before + (start + size) as u64, span.total, "pictures");
+        done((start + size) as u64);
     }
     bad.check(count)?;
-    Ok(Tensor::f_cat(&parts, 0)?.to_kind(Kind::Float))
+    let features = Tensor::f_cat(&parts, 0)?.to_kind(Kind::Float);
+    if !finite(&features) {
+        return Err("the encoder gives features that are not finite, so its weights are not usable".into());
+    }
+    Ok(features)
 }
 
 /// Rows scaled to length 1; a row of zeros stays one.

@@ -1,64 +1,90 @@
 //! Proof that an evaluation did not change the encoder it evaluates.
 
-use sha2::{Digest, Sha256};
-use tch::{Kind, Tensor};
+use std::collections::BTreeMap;
+
+use tch::{Kind, Tensor, no_grad};
 
 use crate::error::Result;
+use crate::model::store::bytes;
 use crate::model::{Encoder, Store};
 
-/// SHA-256 over names, shapes and bytes of tensors, in the order of their names.
-pub fn digest<'a>(tensors: impl Iterator<Item = (&'a String, &'a Tensor)>) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    for (name, tensor) in tensors {
-        hash.update((name.len() as u64).to_le_bytes());
-        hash.update(name.as_bytes());
-        hash.update(format!("{:?}{:?}", tensor.kind(), tensor.size()).as_bytes());
-        hash.update(crate::model::store::bytes(tensor));
+/// What the tensors of a store were at some time.
+#[derive(Debug)]
+pub struct Guard<'a> {
+    store: &'a Store,
+    before: BTreeMap<String, Tensor>,
+}
+
+impl<'a> Guard<'a> {
+    /// Remembers every tensor of a store, weights and buffers.
+    pub fn new(store: &'a Store) -> Self {
+        let copy = |(name, tensor): (&String, &Tensor)| (name.clone(), no_grad(|| tensor.detach().copy()));
+        Self { store, before: store.tensors().iter().map(copy).collect() }
     }
-    hash.finalize().into()
+
+    /// Makes sure that every tensor is bit for bit what it was.
+    ///
+    /// # Errors
+    /// Names the first that is not.
+    pub fn check(&self) -> Result<()> {
+        let moved = |(name, old): &(&String, &Tensor)| match self.store.tensors().get(*name) {
+            // NaN is not equal to itself, so the bytes decide.
+            Some(now) => !now.equal(old) && bytes(now) != bytes(old),
+            None => true,
+        };
+        let names: Vec<&String> = self.before.iter().filter(moved).map(|(name, _)| name).collect();
+        match names.first() {
+            None => Ok(()),
+            Some(first) => Err(format!(
+                "the evaluation changed {} tensors of the encoder, first `{first}`, so its numbers are worth nothing; \
+                 this is a defect of harness",
+                names.len()
+            )
+            .into()),
+        }
+    }
 }
 
-/// Digest of all weights and buffers of a store.
-pub fn store_digest(store: &Store) -> [u8; 32] {
-    digest(store.tensors().iter())
-}
-
-/// Runs an evaluation and makes sure that no tensor of the encoder moved meanwhile. The network itself has no mode: its
+/// Runs an evaluation and makes sure that no tensor of the encoder moved meanwhile. A network has no mode of its own: its
 /// forward functions are told one, and [`Encoder::forward`] always says eval.
 ///
 /// # Errors
 /// What `evaluation` says, or that a tensor moved.
 pub fn eval_guard<T>(encoder: &Encoder, evaluation: impl FnOnce() -> Result<T>) -> Result<T> {
     let Encoder::Network(network) = encoder else { return evaluation() };
-    guard_store(&network.store, evaluation)
-}
-
-/// As [`eval_guard`], for a store.
-///
-/// # Errors
-/// As [`eval_guard`].
-pub fn guard_store<T>(store: &Store, evaluation: impl FnOnce() -> Result<T>) -> Result<T> {
-    let before: Vec<(String, Tensor)> =
-        store.tensors().iter().map(|(name, tensor)| (name.clone(), tch::no_grad(|| tensor.copy()))).collect();
+    let guard = Guard::new(&network.store);
     let result = evaluation()?;
-    let moved = |(name, old): &&(String, Tensor)| {
-        let now = &store.tensors()[name];
-        // NaN is not equal to itself; the bytes are what counts.
-        !now.equal(old) && digest([(name, old)].into_iter()) != digest([(name, now)].into_iter())
-    };
-    let names: Vec<&str> = before.iter().filter(moved).map(|(name, _)| name.as_str()).collect();
-    if names.is_empty() {
-        return Ok(result);
-    }
-    Err(format!(
-        "the evaluation changed the encoder ({} tensors, first `{}`), so its numbers are worth nothing; this is a defect of harness",
-        names.len(),
-        names[0]
-    )
-    .into())
+    guard.check()?;
+    Ok(result)
 }
 
 /// Whether every value is finite.
 pub fn finite(tensor: &Tensor) -> bool {
     tensor.isfinite().all().to_kind(Kind::Int64).int64_value(&[]) == 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Mode;
+    use harness_protocol::model::{Architecture, Resnet, Stem};
+
+    #[test]
+    fn a_moved_buffer_is_noticed() {
+        let architecture = Architecture::Resnet18(Resnet { stem: Stem::Small, width: 0.0625 });
+        let encoder = Encoder::random(architecture, [0.5; 3], [0.5; 3], 0).unwrap();
+        let network = encoder.need_network("test").unwrap();
+        let x = crate::seed::normal(0, "x", &[2, 3, 8, 8], 1.0);
+        let forward = |mode| no_grad(|| network.resnet.forward(&x, mode));
+        assert!(eval_guard(&encoder, || Ok(forward(Mode::Eval))).is_ok());
+        let message = eval_guard(&encoder, || Ok(forward(Mode::TRAIN))).unwrap_err().to_string();
+        assert!(message.contains("`bn1.running_mean`"), "{message}");
+    }
+
+    #[test]
+    fn infinity_and_nan_are_not_finite() {
+        assert!(finite(&Tensor::from_slice(&[1.0f32, 0.0])));
+        assert!(!finite(&Tensor::from_slice(&[1.0f32, f32::NAN])));
+        assert!(!finite(&Tensor::from_slice(&[f32::INFINITY])));
+    }
 }

@@ -19,6 +19,8 @@ pub mod optim;
 pub mod provenance;
 pub mod seed;
 pub mod steps;
+#[cfg(test)]
+mod testing;
 
 pub use context::Context;
 pub use error::{Error, Result};

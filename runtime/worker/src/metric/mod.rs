@@ -1,5 +1,7 @@
-//! Numbers that judge predictions. One metric, one file; no torch in here.
+//! Numbers that judge predictions. One metric, one file.
 
 pub mod bitmap;
 pub mod davis;
 pub mod iou;
+pub mod knn;
+pub mod top;

@@ -108,7 +108,10 @@ impl Encoder {
     pub fn load(path: &Path, device: Device) -> Result<Self> {
         let (tensors, header) = store::read(path)?;
         let header = header.ok_or_else(|| {
-            format!("`{}` says nothing of its architecture; read foreign weights with `encoder` and `file`", path.display())
+            format!(
+                "`{}` says nothing of its architecture; read foreign weights with `encoder` and `file`",
+                path.display()
+            )
         })?;
         let config: EncoderConfig = serde_json::from_str(&header)
             .map_err(|error| format!("`{}`: what it says of itself cannot be read: {error}", path.display()))?;
@@ -201,7 +204,8 @@ impl Encoder {
 pub fn check_fit(store: &Store, architecture: &Architecture, place: &str) -> Result<()> {
     let mut expected = Store::default();
     Resnet::init(&mut expected, 0, architecture);
-    let missing: Vec<String> = expected.tensors().keys().filter(|&n| !store.tensors().contains_key(n)).cloned().collect();
+    let missing: Vec<String> =
+        expected.tensors().keys().filter(|&n| !store.tensors().contains_key(n)).cloned().collect();
     let (mut unexpected, mut different) = (Vec::new(), Vec::new());
     for (name, tensor) in store.tensors() {
         match expected.tensors().get(name) {

@@ -1,5 +1,6 @@
 //! Networks: short functions from path to module, with the parameter names of torchvision.
 
+pub mod contrastive;
 pub mod encoder;
 pub mod head;
 pub mod layers;

@@ -23,11 +23,21 @@ impl Sgd {
         Self { parameters, buffers: BTreeMap::new(), momentum, weight_decay }
     }
 
-    /// One step along the gradients that are there. Parameters without a gradient stay.
+    /// The parameters' tensors, in the order of [`Sgd::step_along`].
+    pub fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        self.parameters.iter().map(|(_, tensor)| tensor)
+    }
+
+    /// One step along the gradients that `backward` left. Parameters without a gradient stay.
     pub fn step(&mut self, lr: f64) {
+        let gradients: Vec<Tensor> = self.tensors().map(Tensor::grad).collect();
+        self.step_along(gradients, lr);
+    }
+
+    /// One step along these gradients, one for each parameter; undefined ones leave theirs as it is.
+    pub fn step_along(&mut self, gradients: Vec<Tensor>, lr: f64) {
         no_grad(|| {
-            for (name, parameter) in &self.parameters {
-                let gradient = parameter.grad();
+            for ((name, parameter), gradient) in self.parameters.iter().zip(gradients) {
                 if !gradient.defined() {
                     continue;
                 }
@@ -70,7 +80,8 @@ impl Sgd {
     /// One belongs to no parameter or has another shape.
     pub fn restore(&mut self, state: BTreeMap<String, Tensor>) -> Result<()> {
         for (name, tensor) in &state {
-            let fits = self.parameters.iter().any(|(other, parameter)| other == name && parameter.size() == tensor.size());
+            let fits =
+                self.parameters.iter().any(|(other, parameter)| other == name && parameter.size() == tensor.size());
             if !fits {
                 return Err(format!("the momentum of `{name}` belongs to no weight").into());
             }
@@ -103,9 +114,6 @@ mod tests {
                 assert!((p.double_value(&[i as i64]) - by_hand[i]).abs() < 1e-6, "step {step}");
             }
         }
-        let golden = [2.0 - 0.602, -1.0 + 0.301];
-        let first = 2.0 - 0.1 * 3.01 * 2.0;
-        assert!((first - golden[0]).abs() < 1e-12);
     }
 
     #[test]

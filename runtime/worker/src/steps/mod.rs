@@ -1,9 +1,11 @@
 //! How each kind of step runs: one file per kind, of the same name as in the protocol.
 
 pub mod encoder;
-// pub mod knn;
-// pub mod linear_probe;
-// pub mod pretrain;
+pub mod knn;
+pub mod linear_probe;
+pub mod pretrain;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -31,9 +33,9 @@ const fn run_of<T: StepKind>(run: fn(&Context) -> Result<Outcome>) -> Run {
 /// Every kind that this worker runs, sorted by name.
 pub const ALL: &[Run] = &[
     run_of::<harness_protocol::steps::Encoder>(encoder::run),
-    //     run_of::<harness_protocol::steps::Knn>(knn::run),
-    //     run_of::<harness_protocol::steps::LinearProbe>(linear_probe::run),
-    //     run_of::<harness_protocol::steps::Pretrain>(pretrain::run),
+    run_of::<harness_protocol::steps::Knn>(knn::run),
+    run_of::<harness_protocol::steps::LinearProbe>(linear_probe::run),
+    run_of::<harness_protocol::steps::Pretrain>(pretrain::run),
 ];
 
 /// Version of each kind, for the handshake.
@@ -52,6 +54,12 @@ fn try_run(job: &Job, sink: Sink, cancelled: &AtomicU64) -> Result<Outcome> {
             run.version, job.kind, job.version
         )
         .into());
+    }
+    if let Some(Err(problems)) = harness_protocol::steps::kind(&job.kind).map(|kind| (kind.resolve)(job.params.clone()))
+    {
+        let lines: Vec<String> =
+            problems.iter().map(|problem| format!("{}: {}", problem.field, problem.message)).collect();
+        return Err(lines.join("\n").into());
     }
     for folder in [&job.out_dir, &job.work_dir] {
         std::fs::create_dir_all(folder).map_err(Error::io("make", folder))?;

@@ -1,0 +1,183 @@
+//! `knn`: the weighted nearest-neighbour classifier.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use base64::Engine as _;
+use harness_protocol::steps::knn::Knn as Params;
+use harness_protocol::transform::Centre;
+use harness_protocol::{Gallery, GalleryItem, Outcome};
+use harness_views::{Filter, Picture, centre_crop, encode_png_rgb, resize_shorter};
+
+use crate::context::Context;
+use crate::data::Images;
+use crate::data::labels::{majority, matched};
+use crate::error::Result;
+use crate::features::{extract, normalised};
+use crate::guard::eval_guard;
+use crate::metric::knn::{Vote, accuracy, classify};
+use crate::model::Encoder;
+use crate::provenance::provenance;
+
+/// Queries in the gallery.
+const QUERIES: usize = 8;
+/// Side of a tile in the gallery, pixels.
+const TILE: usize = 96;
+/// Width of the frame around a tile, pixels.
+const FRAME: usize = 3;
+
+/// The two splits of a nearest-neighbour classification and how it votes.
+pub struct Task<'a> {
+    /// Pictures that vote.
+    pub train: &'a Images,
+    /// Pictures that are asked.
+    pub test: &'a Images,
+    /// Neighbours that vote.
+    pub k: usize,
+    /// Temperature of the votes.
+    pub temperature: f64,
+    /// Transform of the pictures.
+    pub transform: Centre,
+}
+
+/// Votes of all test pictures, and the labels of both splits in the numbering of train.
+pub struct Answer {
+    /// What the classifier says of each test picture.
+    pub votes: Vec<Vote>,
+    /// Labels of train.
+    pub labels: Vec<i64>,
+    /// Labels of test.
+    pub truth: Vec<i64>,
+}
+
+/// Classifies with an encoder, which stays as it is. `done` hears how many pictures of both splits are done.
+///
+/// # Errors
+/// Classes that do not match, pictures that cannot be used, cancelled.
+pub fn answer(context: &Context, encoder: &Encoder, task: &Task, done: impl Fn(u64)) -> Result<Answer> {
+    let (labels, truth) = (task.train.labels()?, matched(task.train, task.test)?);
+    let before = task.train.len() as u64;
+    let (train, test) = eval_guard(encoder, || {
+        let train = extract(context, encoder, task.train, &task.transform, &done)?;
+        let test = extract(context, encoder, task.test, &task.transform, |count| done(before + count))?;
+        Ok((normalised(&train), normalised(&test)))
+    })?;
+    let classes = task.train.manifest.classes.len();
+    let votes = classify(&train, &labels, classes, &test, task.k, task.temperature, 5)?;
+    Ok(Answer { votes, labels, truth })
+}
+
+/// Runs the step.
+///
+/// # Errors
+/// See [`answer`].
+pub fn run(context: &Context) -> Result<Outcome> {
+    let params: Params = context.params()?;
+    let encoder = Encoder::load(context.input_file(params.encoder.digest())?, context.device)?;
+    let (train, test) = (context.images(params.train.digest())?, context.images(params.test.digest())?);
+    let k = usize::try_from(params.k).unwrap_or(usize::MAX);
+    let task = Task { train: &train, test: &test, k, temperature: params.temperature, transform: params.transform };
+    let total = (train.len() + test.len()) as u64;
+    let start = Instant::now();
+    let answer = answer(context, &encoder, &task, |done| context.progress("features", done, total, "pictures"))?;
+    let seconds = start.elapsed().as_secs_f64();
+    let (top1, top5) = accuracy(&answer.votes, &answer.truth);
+    let floor = majority(&answer.labels, train.manifest.classes.len(), &answer.truth);
+    let gallery = gallery(&train, &test, &answer)?;
+    Ok(Outcome {
+        outputs: BTreeMap::from([("neighbours".into(), context.write_gallery("neighbours", &gallery)?)]),
+        metrics: BTreeMap::from([("top1".into(), top1), ("top5".into(), top5), ("majority_top1".into(), floor)]),
+        series: BTreeMap::new(),
+        provenance: provenance(context, total, seconds),
+    })
+}
+
+/// Queries spread over the classes: the first of each class, then the second of each…
+fn queries(truth: &[i64], classes: usize) -> Vec<usize> {
+    let mut of_class = vec![Vec::new(); classes];
+    truth.iter().enumerate().for_each(|(index, &label)| of_class[label as usize].push(index));
+    let most = of_class.iter().map(Vec::len).max().unwrap_or(0);
+    let rounds = (0..most).flat_map(|round| of_class.iter().filter_map(move |indices| indices.get(round).copied()));
+    rounds.take(QUERIES).collect()
+}
+
+fn gallery(train: &Images, test: &Images, answer: &Answer) -> Result<Gallery> {
+    let names = &train.manifest.classes;
+    let name = |label: i64| names[label as usize].as_str();
+    let mut items = Vec::new();
+    for query in queries(&answer.truth, names.len()) {
+        let (vote, truth) = (&answer.votes[query], answer.truth[query]);
+        let mut tiles = vec![framed(&test.picture(query)?, [128, 128, 128])];
+        for &(index, _) in &vote.nearest {
+            let colour = if answer.labels[index] == truth { [34, 160, 60] } else { [205, 45, 45] };
+            tiles.push(framed(&train.picture(index)?, colour));
+        }
+        let row = beside(&tiles);
+        let png = encode_png_rgb(&row).map_err(|error| error.to_string())?;
+        let near: Vec<String> = vote
+            .nearest
+            .iter()
+            .map(|&(index, similar)| format!("{} {similar:.2}", name(answer.labels[index])))
+            .collect();
+        let said = vote.classes.first().map_or("nothing", |&class| name(class));
+        items.push(GalleryItem {
+            caption: format!("{}, classified as {said}; nearest: {}", name(truth), near.join(", ")),
+            width: row.width,
+            height: row.height,
+            png_base64: base64::engine::general_purpose::STANDARD.encode(png),
+        });
+    }
+    Ok(Gallery {
+        title: "Nearest neighbours".into(),
+        caption: "Left, framed grey: a test picture. Then its nearest training pictures, nearest first; green: the \
+                  same class, red: another one. The numbers are cosine similarities."
+            .into(),
+        items,
+    })
+}
+
+/// A picture as a square tile with a coloured frame.
+fn framed(picture: &Picture, colour: [u8; 3]) -> Picture {
+    let inner = centre_crop(&resize_shorter(picture, TILE, Filter::Bilinear), TILE);
+    let mut tile = Picture::filled(TILE + 2 * FRAME, TILE + 2 * FRAME, colour);
+    paste(&mut tile, &inner, FRAME, FRAME);
+    tile
+}
+
+/// Tiles of one height in a row, the first one set apart.
+fn beside(tiles: &[Picture]) -> Picture {
+    let (side, gap) = (TILE + 2 * FRAME, 2 * FRAME);
+    let mut row = Picture::filled(tiles.len() * (side + FRAME) + gap - FRAME, side, [255, 255, 255]);
+    for (index, tile) in tiles.iter().enumerate() {
+        let left = index * (side + FRAME) + if index > 0 { gap } else { 0 };
+        paste(&mut row, tile, left, 0);
+    }
+    row
+}
+
+fn paste(onto: &mut Picture, from: &Picture, left: usize, top: usize) {
+    for y in 0..from.height.min(onto.height.saturating_sub(top)) {
+        let width = from.width.min(onto.width.saturating_sub(left));
+        let (to, source) = (3 * ((y + top) * onto.width + left), 3 * y * from.width);
+        onto.data[to..to + 3 * width].copy_from_slice(&from.data[source..source + 3 * width]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_are_spread_over_classes() {
+        assert_eq!(queries(&[0, 0, 0, 1, 1, 2], 4), [0, 3, 5, 1, 4, 2]);
+        assert_eq!(queries(&[1; 20], 2).len(), QUERIES);
+    }
+
+    #[test]
+    fn tiles_do_not_overlap() {
+        let tiles: Vec<Picture> = (0..3).map(|_| framed(&Picture::filled(10, 20, [0, 0, 0]), [255, 0, 0])).collect();
+        let row = beside(&tiles);
+        let red = row.data.chunks_exact(3).filter(|pixel| *pixel == [255, 0, 0]).count();
+        assert_eq!(red, 3 * ((TILE + 2 * FRAME).pow(2) - TILE * TILE));
+    }
+}

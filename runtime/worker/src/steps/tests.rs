@@ -1,0 +1,295 @@
+//! Steps from job to outcome, on the smallest networks and pictures.
+
+use serde_json::{Value, json};
+
+use harness_protocol::FromWorker;
+use harness_protocol::model::{Architecture, Resnet, Stem};
+
+use crate::model::Encoder;
+use crate::testing::{Bench, plain, tiny};
+
+const CLASSES: [&str; 3] = ["across", "down", "squares"];
+
+fn same(_: usize, bytes: Vec<u8>) -> Vec<u8> {
+    bytes
+}
+
+fn untrained(seed: u64) -> Encoder {
+    let architecture = Architecture::Resnet18(Resnet { stem: Stem::Small, width: 0.0625 });
+    Encoder::random(architecture, [0.5; 3], [0.25; 3], seed).unwrap()
+}
+
+fn pretrain(data: &Value, change: Value) -> Value {
+    let mut params = json!({
+        "data": data, "encoder": tiny(), "epochs": 3, "batch": 8,
+        "contrast": { "moco": { "dim": 8, "queue": 16, "momentum": 0.9 } },
+        "views": { "two_crops": { "size": 12 } },
+        "optimizer": { "sgd": { "lr": 0.05, "weight_decay": 0.0001 } },
+    });
+    for (name, value) in change.as_object().unwrap() {
+        params[name] = value.clone();
+    }
+    params
+}
+
+#[test]
+fn a_resumed_pretraining_ends_in_the_same_bytes() {
+    let mut bench = Bench::new();
+    let data = bench.dataset("data", 28, &CLASSES, same);
+    let (train, test) = (bench.dataset("train", 9, &CLASSES, same), bench.dataset("tests", 6, &CLASSES, same));
+    let monitor = json!({ "knn": { "train": train, "test": test, "k": 3, "transform": plain() } });
+    let multi = json!({ "multi_crop": { "large": { "size": 12 }, "small": { "size": 8, "count": 2 } } });
+    let params = pretrain(&data, json!({ "monitor": monitor, "views": multi }));
+
+    let whole = bench.job("whole", "pretrain", params.clone());
+    let uninterrupted = bench.run(&whole).outcome();
+    let again = bench.job("again", "pretrain", params.clone());
+    let repeated = bench.run(&again).outcome();
+    assert_eq!(bench.output(&whole, &uninterrupted, "encoder"), bench.output(&again, &repeated, "encoder"));
+
+    // Stopped in the middle of an epoch, and again right after one.
+    let cut = bench.job("cut", "pretrain", params);
+    let stops: [fn(&FromWorker) -> bool; 2] = [
+        |message| matches!(message, FromWorker::Progress { stage, .. } if stage == "epoch 1/3"),
+        |message| matches!(message, FromWorker::Metric { name, x, .. } if name == "loss" && *x == 2.0),
+    ];
+    for stop in stops {
+        let ended = bench.run_until(&cut, stop);
+        assert!(matches!(ended.last, FromWorker::Cancelled { id: 1 }), "{:?}", ended.last);
+        assert!(bench.path("cut.work").join("checkpoint.safetensors").is_file());
+    }
+    let ended = bench.run(&cut);
+    assert!(
+        ended.said.iter().any(|m| matches!(m, FromWorker::Log { text, .. } if text == "going on from epoch 3, step 1"))
+    );
+    let resumed = ended.outcome();
+    assert_eq!(bench.output(&whole, &uninterrupted, "encoder"), bench.output(&cut, &resumed, "encoder"));
+    assert_eq!(uninterrupted.metrics, resumed.metrics);
+    assert_eq!(uninterrupted.series, resumed.series);
+    assert_eq!(resumed.series["knn_top1"].x, [1.0, 2.0, 3.0]);
+    assert_eq!(resumed.metrics["steps"], 9.0);
+    assert_eq!(resumed.metrics["pixels"], 72.0 * (2.0 * 144.0 + 2.0 * 64.0));
+}
+
+#[test]
+fn a_broken_or_foreign_checkpoint_is_not_used() {
+    let mut bench = Bench::new();
+    let data = bench.dataset("data", 8, &CLASSES, same);
+    let params = pretrain(&data, json!({ "epochs": 1, "contrast": { "moco": { "dim": 8, "queue": 8 } } }));
+    let job = bench.job("a", "pretrain", params.clone());
+    let first = bench.run(&job).outcome();
+    let expected = bench.output(&job, &first, "encoder");
+
+    let mut other = bench.job(
+        "a",
+        "pretrain",
+        pretrain(&data, json!({ "epochs": 2 , "contrast": { "moco": { "dim": 8, "queue": 8 } } })),
+    );
+    other.key = "other".into();
+    assert_eq!(bench.run(&other).outcome().series["loss"].x, [1.0, 2.0]);
+
+    std::fs::write(job.work_dir.join("checkpoint.safetensors"), b"torn").unwrap();
+    let ended = bench.run(&job);
+    assert!(ended.said.iter().any(|m| matches!(m, FromWorker::Log { level, .. } if level == "warn")));
+    let outcome = ended.outcome();
+    assert_eq!(bench.output(&job, &outcome, "encoder"), expected);
+}
+
+#[test]
+fn pretraining_with_a_monitor_gives_the_same_weights_as_without() {
+    let mut bench = Bench::new();
+    let data = bench.dataset("data", 16, &CLASSES, same);
+    let monitor = json!({ "knn": { "train": data, "test": data, "k": 1, "transform": plain() } });
+    let plain_job = bench.job("plain", "pretrain", pretrain(&data, json!({})));
+    let watched_job = bench.job("watched", "pretrain", pretrain(&data, json!({ "monitor": monitor })));
+    let (plain, watched) = (bench.run(&plain_job).outcome(), bench.run(&watched_job).outcome());
+    assert_eq!(bench.output(&plain_job, &plain, "encoder"), bench.output(&watched_job, &watched, "encoder"));
+    // Train and test are the same pictures, so every nearest neighbour is the picture itself.
+    assert_eq!(watched.series["knn_top1"].y, [1.0; 3]);
+    assert!(!plain.series.contains_key("knn_top1"));
+}
+
+#[test]
+fn bad_pretraining_input_is_named() {
+    let mut bench = Bench::new();
+    let small = bench.dataset("small", 5, &CLASSES, same);
+    let message = bench.run(&bench.job("a", "pretrain", pretrain(&small, json!({})))).message();
+    assert_eq!(message, "a batch of 8 is larger than the dataset of 5 pictures; lower `batch` or use more pictures");
+
+    let broken =
+        bench.dataset("broken", 20, &CLASSES, |i, bytes| if i % 7 == 3 { bytes[..60].to_vec() } else { bytes });
+    let message = bench.run(&bench.job("b", "pretrain", pretrain(&broken, json!({})))).message();
+    assert!(message.starts_with("3 of 20 pictures cannot be used"), "{message}");
+    assert!(["003.png", "010.png", "017.png"].iter().all(|name| message.contains(name)), "{message}");
+
+    let changed = bench.dataset("changed", 8, &CLASSES, same);
+    std::fs::write(bench.path("changed").join("002.png"), b"else").unwrap();
+    let message = bench.run(&bench.job("c", "pretrain", pretrain(&changed, json!({})))).message();
+    assert!(message.contains("`002.png`") && message.contains("changed since it was hashed"), "{message}");
+
+    let wild = json!({ "optimizer": { "sgd": { "lr": 1e30 } }, "epochs": 5 });
+    let eight = bench.dataset("eight", 16, &CLASSES, same);
+    let message = bench.run(&bench.job("d", "pretrain", pretrain(&eight, wild))).message();
+    assert!(message.starts_with("the loss is not finite in epoch") && message.contains("optimizer.lr"), "{message}");
+
+    let mut job = bench.job("e", "pretrain", pretrain(&eight, json!({})));
+    job.device = "cuda:77".into();
+    assert!(bench.run(&job).message().contains("no device `cuda:77`"));
+    job.device = "cpu".into();
+    job.version += 1;
+    assert!(bench.run(&job).message().contains("version"));
+}
+
+#[test]
+fn pretraining_learns() {
+    let mut bench = Bench::new();
+    let data = bench.dataset("data", 64, &CLASSES, same);
+    let change =
+        json!({ "epochs": 40, "batch": 16, "contrast": { "moco": { "dim": 16, "queue": 32, "momentum": 0.9 } } });
+    let outcome = bench.run(&bench.job("a", "pretrain", pretrain(&data, change))).outcome();
+    let loss = &outcome.series["loss"].y;
+    assert!(loss[7] < loss[0] - 0.1, "{loss:?}");
+}
+
+#[test]
+fn encoders_are_made_and_read() {
+    let mut bench = Bench::new();
+    let random = |seed: u64| json!({ "source": { "random": { "architecture": tiny() } }, "seed": seed });
+    let job = bench.job("random", "encoder", random(1));
+    let outcome = bench.run(&job).outcome();
+    let bytes = bench.output(&job, &outcome, "encoder");
+    assert!(outcome.metrics["parameters"] > 1000.0);
+    let other = bench.job("other", "encoder", random(2));
+    let outcome = bench.run(&other).outcome();
+    assert_ne!(bench.output(&other, &outcome, "encoder"), bytes);
+
+    // As a file, with a prefix and a tensor too many.
+    let untrained = untrained(1);
+    let network = untrained.need_network("test").unwrap();
+    let mut tensors: std::collections::BTreeMap<String, tch::Tensor> = network
+        .store
+        .tensors()
+        .iter()
+        .filter(|(name, _)| !name.ends_with("num_batches_tracked"))
+        .map(|(name, tensor)| (format!("module.{name}"), tensor.shallow_clone()))
+        .collect();
+    let write = |bench: &mut Bench, tensors: &std::collections::BTreeMap<String, tch::Tensor>| {
+        bench.input("file", &crate::model::store::encode(tensors, None).unwrap(), None)
+    };
+    let from = |file: &Value, prefix: &str| json!({ "source": { "file": { "path": file, "architecture": tiny(), "prefix": prefix } } });
+    let file = write(&mut bench, &tensors);
+    let job = bench.job("file", "encoder", from(&file, "module."));
+    assert_eq!(bench.run(&job).outcome().metrics["parameters"], network.store.parameter_count() as f64);
+    let message = bench.run(&bench.job("none", "encoder", from(&file, "teacher."))).message();
+    assert!(message.contains("starts with `teacher.`"), "{message}");
+    tensors.insert("module.extra".into(), tch::Tensor::from_slice(&[1.0f32]));
+    tensors.remove("module.conv1.weight");
+    let file = write(&mut bench, &tensors);
+    let message = bench.run(&bench.job("misfit", "encoder", from(&file, "module."))).message();
+    assert!(message.contains("missing: conv1.weight; unexpected: extra"), "{message}");
+    let torn = bench.input("file", b"torn", None);
+    let message = bench.run(&bench.job("torn", "encoder", from(&torn, ""))).message();
+    assert!(message.contains("is not a safetensors file"), "{message}");
+}
+
+#[test]
+fn recalibration_gives_the_average_of_the_batches() {
+    let mut bench = Bench::new();
+    let data = bench.dataset("data", 12, &CLASSES, same);
+    let encoder = untrained(3);
+    let input = bench.encoder(&encoder);
+    let params = json!({
+        "source": { "copy": { "of": input } },
+        "recalibrate": { "data": data, "batch": 4, "transform": plain() },
+    });
+    let job = bench.job("a", "encoder", params);
+    let outcome = bench.run(&job).outcome();
+    let path = job.out_dir.join(&outcome.outputs["encoder"].file);
+    let measured = Encoder::load(&path, tch::Device::Cpu).unwrap();
+    let (before, after) = (encoder.need_network("").unwrap(), measured.need_network("").unwrap());
+    for (name, tensor) in before.store.parameters() {
+        assert!(tensor.equal(&after.store.get(&name).unwrap()), "{name} is a weight and must stay");
+    }
+    assert_eq!(after.store.get("bn1.num_batches_tracked").unwrap().int64_value(&[]), 3);
+    // By hand: the mean of the first convolution's output over each batch, averaged.
+    let images: Vec<f32> = (0..12)
+        .flat_map(|i| encoder.prepare().numbers(&crate::testing::picture(i % 3, 4000 + u64::from(i), 16)))
+        .collect();
+    let x = tch::Tensor::from_slice(&images).view([12, 3, 16, 16]);
+    let mean = before.resnet.conv1.forward(&x).mean_dim([0i64, 2, 3].as_slice(), false, tch::Kind::Float);
+    let difference = (mean - after.store.get("bn1.running_mean").unwrap()).abs().max().double_value(&[]);
+    assert!(difference < 1e-5, "{difference}");
+}
+
+#[test]
+fn nearest_neighbours_of_every_kind_of_encoder() {
+    let mut bench = Bench::new();
+    let (train, test) = (bench.dataset("train", 30, &CLASSES, same), bench.dataset("tests", 9, &CLASSES, same));
+    for (name, encoder) in [("net", untrained(1)), ("pixels", Encoder::Pixels(8)), ("histogram", Encoder::Histogram(4))]
+    {
+        let encoder = bench.encoder(&encoder);
+        let params = json!({ "encoder": encoder, "train": train, "test": test, "k": 200, "transform": plain() });
+        let job = bench.job(name, "knn", params);
+        let outcome = bench.run(&job).outcome();
+        assert_eq!(outcome.metrics["majority_top1"], 1.0 / 3.0);
+        assert_eq!(outcome.metrics["top5"], 1.0);
+        let gallery: harness_protocol::Gallery =
+            serde_json::from_slice(&bench.output(&job, &outcome, "neighbours")).unwrap();
+        assert_eq!(gallery.items.len(), 8);
+        assert!(gallery.items.iter().all(|item| item.width > 500 && !item.png_base64.is_empty()));
+        assert!(outcome.provenance.contains_key("pictures_per_s"));
+    }
+}
+
+#[test]
+fn classes_are_matched_by_name() {
+    let mut bench = Bench::new();
+    let train = bench.dataset("train", 9, &CLASSES, same);
+    // The same class numbers under other names: `across` is now 2.
+    let renamed = bench.dataset("train", 9, &["down", "squares", "across"], same);
+    let unknown = bench.dataset("tests", 6, &["across", "spots"], same);
+    let encoder = bench.encoder(&Encoder::Pixels(16));
+    let params =
+        |test: &Value| json!({ "encoder": encoder, "train": train, "test": test, "k": 1, "transform": plain() });
+    // Every picture's nearest is itself, whose name differs now.
+    assert_eq!(bench.run(&bench.job("a", "knn", params(&train))).outcome().metrics["top1"], 1.0);
+    assert_eq!(bench.run(&bench.job("b", "knn", params(&renamed))).outcome().metrics["top1"], 0.0);
+    let message = bench.run(&bench.job("c", "knn", params(&unknown))).message();
+    assert!(message.contains("class `spots`, which train does not have"), "{message}");
+}
+
+#[test]
+fn linear_probes_learn_and_repeat() {
+    let mut bench = Bench::new();
+    let (train, test) = (bench.dataset("train", 30, &CLASSES, same), bench.dataset("tests", 9, &CLASSES, same));
+    let encoder = bench.encoder(&untrained(1));
+    let params = |features: Value| {
+        json!({
+            "encoder": encoder, "train": train, "test": test, "features": features, "epochs": 20, "batch": 8,
+            "optimizer": { "sgd": { "lr": 0.1 } }, "schedule": { "cosine": {} }, "transform": plain(),
+        })
+    };
+    for (name, features) in [("cached", json!({ "cached": {} })), ("augmented", json!({ "augmented": {} }))] {
+        let job = bench.job(name, "linear_probe", params(features.clone()));
+        let outcome = bench.run(&job).outcome();
+        let loss = &outcome.series["loss"].y;
+        assert!(loss.len() == 20 && loss[19] < loss[0], "{name}: {loss:?}");
+        assert!((loss[0] - 3f64.ln()).abs() < 0.5, "{name}: {loss:?}");
+        let again = bench.job("again", "linear_probe", params(features));
+        let repeated = bench.run(&again).outcome();
+        assert_eq!(outcome.metrics, repeated.metrics);
+        assert_eq!(bench.output(&job, &outcome, "classifier"), bench.output(&again, &repeated, "classifier"));
+    }
+    // The classifier is for raw features although it was trained on standardised ones.
+    let job = bench.job("pixels", "linear_probe", params(json!({ "cached": {} })));
+    let outcome = bench.run(&job).outcome();
+    let (tensors, _) = crate::model::store::read(&job.out_dir.join(&outcome.outputs["classifier"].file)).unwrap();
+    let encoder = untrained(1);
+    let numbers: Vec<f32> = (0..9u32)
+        .flat_map(|i| encoder.prepare().numbers(&crate::testing::picture(i % 3, 5000 + u64::from(i), 16)))
+        .collect();
+    let x = encoder.forward(&numbers, 9, 16, tch::Device::Cpu).unwrap();
+    let said = x.linear(&tensors["weight"], Some(&tensors["bias"])).argmax(1, false);
+    let right = (0..9).filter(|&i| said.int64_value(&[i]) == i % 3).count();
+    assert_eq!(right as f64 / 9.0, outcome.metrics["top1"]);
+}

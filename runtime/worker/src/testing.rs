@@ -1,0 +1,164 @@
+//! Tiny datasets and jobs for the tests of steps.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use harness_datasets::hash::digest;
+use harness_protocol::job::InputFiles;
+use harness_protocol::manifest::{FileEntry, ImageEntry, ImageManifest, MANIFEST_FORMAT};
+use harness_protocol::{Artifact, FromWorker, Job, Location, LocationForm, Outcome};
+use harness_views::{Picture, Stream, encode_png_rgb};
+use serde_json::{Value, json};
+
+/// A temporary folder with datasets, encoders and jobs in it.
+pub struct Bench {
+    folder: tempfile::TempDir,
+    inputs: BTreeMap<String, InputFiles>,
+}
+
+/// How a job ended, and what it said before.
+pub struct Ended {
+    pub last: FromWorker,
+    pub said: Vec<FromWorker>,
+}
+
+impl Ended {
+    pub fn outcome(self) -> Outcome {
+        match self.last {
+            FromWorker::Finished { outcome, .. } => outcome,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn message(self) -> String {
+        match self.last {
+            FromWorker::Failed { message, .. } => message,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// A noisy picture whose class shows in its pattern: stripes across, stripes down, or squares.
+pub fn picture(class: u32, item: u64, side: usize) -> Picture {
+    let mut stream = Stream::new(9, "picture", u64::from(class), item, 0);
+    let shift = stream.below(4) as usize;
+    let pixel = |x: usize, y: usize| match class {
+        0 => (x + shift) / 2 % 2,
+        1 => (y + shift) / 2 % 2,
+        _ => (x / 4 + y / 4 + shift) % 2,
+    };
+    let data = (0..side * side)
+        .flat_map(|at| {
+            let base = 60 + 120 * pixel(at % side, at / side) as u64;
+            [0; 3].map(|_: u8| (base + stream.below(60)) as u8)
+        })
+        .collect();
+    Picture { width: side, height: side, data }
+}
+
+impl Bench {
+    pub fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), inputs: BTreeMap::new() }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Adds a dataset of `count` labelled pictures; `edit` may break their bytes. The artifact as JSON.
+    pub fn dataset(
+        &mut self,
+        name: &str,
+        count: usize,
+        classes: &[&str],
+        edit: impl Fn(usize, Vec<u8>) -> Vec<u8>,
+    ) -> Value {
+        let folder = self.path(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        let seed = name.len() as u64 * 1000;
+        let entries = (0..count)
+            .map(|index| {
+                let class = (index % classes.len()) as u32;
+                let bytes = edit(index, encode_png_rgb(&picture(class, seed + index as u64, 16)).unwrap());
+                let path = format!("{index:03}.png");
+                std::fs::write(folder.join(&path), &bytes).unwrap();
+                let file = FileEntry { path, size: bytes.len() as u64, digest: digest(&bytes) };
+                ImageEntry { file, label: Some(class), mask: None }
+            })
+            .collect();
+        let classes = classes.iter().map(|class| class.to_string()).collect();
+        let manifest = ImageManifest { format: MANIFEST_FORMAT, classes, entries, ..ImageManifest::default() };
+        let data = Location { path: folder, form: LocationForm::Folder, prefix: String::new() };
+        self.input("labelled_images", &serde_json::to_vec(&manifest).unwrap(), Some(data))
+    }
+
+    /// Adds any content. The artifact as JSON.
+    pub fn input(&mut self, kind: &str, bytes: &[u8], data: Option<Location>) -> Value {
+        let digest = digest(bytes);
+        let file = self.path(&digest);
+        std::fs::write(&file, bytes).unwrap();
+        self.inputs.insert(digest.clone(), InputFiles { file, data });
+        json!({ "$artifact": Artifact { kind: kind.into(), digest } })
+    }
+
+    /// Adds an encoder.
+    pub fn encoder(&mut self, encoder: &crate::model::Encoder) -> Value {
+        self.input("encoder", &encoder.encode().unwrap(), None)
+    }
+
+    /// A job that writes into the folder `name`.
+    pub fn job(&self, name: &str, kind: &str, params: Value) -> Job {
+        let info = harness_protocol::steps::kind(kind).unwrap();
+        Job {
+            id: 1,
+            kind: kind.into(),
+            version: info.version,
+            key: "k".into(),
+            label: name.into(),
+            params: (info.resolve)(params).unwrap(),
+            inputs: self.inputs.clone(),
+            out_dir: self.path(&format!("{name}.out")),
+            work_dir: self.path(&format!("{name}.work")),
+            device: "cpu".into(),
+            threads: 1,
+        }
+    }
+
+    /// Runs a job; it is cancelled when `stop` says so of a message.
+    pub fn run_until(&self, job: &Job, stop: impl Fn(&FromWorker) -> bool + Sync) -> Ended {
+        let (said, cancelled) = (Mutex::new(Vec::new()), AtomicU64::new(u64::MAX));
+        let last = crate::steps::run(
+            job,
+            &|message| {
+                if stop(&message) {
+                    cancelled.store(job.id, Ordering::Relaxed);
+                }
+                said.lock().unwrap().push(message);
+            },
+            &cancelled,
+        );
+        Ended { last, said: said.into_inner().unwrap() }
+    }
+
+    /// Runs a job to its end.
+    pub fn run(&self, job: &Job) -> Ended {
+        self.run_until(job, |_| false)
+    }
+
+    /// Bytes of a job's output.
+    pub fn output(&self, job: &Job, outcome: &Outcome, name: &str) -> Vec<u8> {
+        std::fs::read(Path::new(&job.out_dir).join(&outcome.outputs[name].file)).unwrap()
+    }
+}
+
+/// The smallest network.
+pub fn tiny() -> Value {
+    json!({ "resnet18": { "stem": "small", "width": 0.0625 } })
+}
+
+/// Pictures as they are.
+pub fn plain() -> Value {
+    json!({ "resize": 16, "crop": 16 })
+}
