@@ -92,7 +92,11 @@ mod tests {
             for sigma in [-1.0, 0.0, f64::NAN, 0.01, 3.0, 40.0, f64::INFINITY] {
                 let mut blurred = picture.clone();
                 gaussian_blur(&mut blurred, sigma);
-                assert_eq!(blurred == picture, sigma.is_nan() || sigma <= 0.1 || width * height == 1, "{width}×{height}, {sigma}");
+                assert_eq!(
+                    blurred == picture,
+                    sigma.is_nan() || sigma <= 0.1 || width * height == 1,
+                    "{width}×{height}, {sigma}"
+                );
             }
         }
     }

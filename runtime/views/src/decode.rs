@@ -69,7 +69,8 @@ pub fn decode_rgb(bytes: &[u8]) -> Result<Picture, DecodeError> {
 /// An unreadable header, another format, or a size that cannot be.
 pub fn probe_size(bytes: &[u8]) -> Result<(usize, usize), DecodeError> {
     let (width, height) = if is_jpeg(bytes) {
-        let header = turbojpeg::read_header(bytes).map_err(damaged)?;
+        let mut decompressor = turbojpeg::Decompressor::new().map_err(damaged)?;
+        let (header, _) = jpeg_header(&mut decompressor, bytes)?;
         (header.width, header.height)
     } else if is_png(bytes) {
         let reader = png::Decoder::new(Cursor::new(bytes)).read_info().map_err(other)?;
@@ -91,11 +92,56 @@ fn damaged(error: turbojpeg::Error) -> DecodeError {
 }
 
 /// Warnings of libjpeg-turbo that say nothing about the pixels; cameras and editors cause them in sound pictures.
-const HARMLESS: [&str; 4] = ["extraneous bytes before marker", "JFIF revision", "Adobe color transform", "ICC marker"];
+const HARMLESS: [&str; 2] = ["extraneous bytes before marker", "unknown JFIF revision"];
+
+fn harmless(error: &turbojpeg::Error) -> bool {
+    matches!(error, turbojpeg::Error::TurboJpegError(text) if HARMLESS.iter().any(|word| text.contains(word)))
+}
+
+/// The same JPEG without what causes harmless warnings in front of its pixels: the crate's call for the header fails
+/// on any warning, so the file is read a second time, tidied. Segments are copied one by one up to the first scan.
+fn tidied(bytes: &[u8]) -> Vec<u8> {
+    let mut tidy = vec![0xff, 0xd8];
+    let mut rest = bytes.get(2..).unwrap_or_default();
+    while let Some(at) = rest.windows(2).position(|pair| pair[0] == 0xff && !matches!(pair[1], 0 | 0xff)) {
+        rest = &rest[at..];
+        // Markers from start of scan on are followed by pixels; the rest is kept as it is.
+        let [_, marker, high, low, ..] = *rest else { break };
+        let length = 2 + usize::from(u16::from_be_bytes([high, low]));
+        if matches!(marker, 0xd0..=0xda) || length > rest.len() {
+            break;
+        }
+        let start = tidy.len();
+        tidy.extend_from_slice(&rest[..length]);
+        if marker == 0xe0 && tidy[start + 4..].starts_with(b"JFIF\0") && length > 9 {
+            // The revision that libjpeg knows; newer ones differ in thumbnails only.
+            tidy[start + 9] = 1;
+        }
+        rest = &rest[length..];
+    }
+    tidy.extend_from_slice(rest);
+    tidy
+}
+
+/// The header, and the file if it had to be tidied.
+fn jpeg_header(
+    decompressor: &mut turbojpeg::Decompressor,
+    bytes: &[u8],
+) -> Result<(turbojpeg::DecompressHeader, Option<Vec<u8>>), DecodeError> {
+    match decompressor.read_header(bytes) {
+        Ok(header) => Ok((header, None)),
+        Err(error) if harmless(&error) => {
+            let tidy = tidied(bytes);
+            Ok((decompressor.read_header(&tidy).map_err(damaged)?, Some(tidy)))
+        }
+        Err(error) => Err(damaged(error)),
+    }
+}
 
 fn decode_jpeg(bytes: &[u8]) -> Result<Picture, DecodeError> {
     let mut decompressor = turbojpeg::Decompressor::new().map_err(damaged)?;
-    let header = decompressor.read_header(bytes).map_err(damaged)?;
+    let (header, tidy) = jpeg_header(&mut decompressor, bytes)?;
+    let bytes = tidy.as_deref().unwrap_or(bytes);
     let (width, height) = (header.width, header.height);
     check(width, height)?;
     let inks = matches!(header.colorspace, turbojpeg::Colorspace::CMYK | turbojpeg::Colorspace::YCCK);
@@ -106,9 +152,7 @@ fn decode_jpeg(bytes: &[u8]) -> Result<Picture, DecodeError> {
         Ok(()) => {}
         // The call fails on warnings too, after it has filled the picture. Only the first warning is told, so a later
         // one, that the file is cut off, is looked for by hand: the end marker must be there.
-        Err(turbojpeg::Error::TurboJpegError(text))
-            if HARMLESS.iter().any(|harmless| text.contains(harmless))
-                && bytes.windows(2).rev().any(|pair| pair == [0xff, 0xd9]) => {}
+        Err(error) if harmless(&error) && bytes.windows(2).rev().any(|pair| pair == [0xff, 0xd9]) => {}
         Err(error) => return Err(damaged(error)),
     }
     if inks {
