@@ -6,11 +6,13 @@
 Pillow 13 orders the two passes of a resize differently on some crops (at most one level): stay below it. The
 tests read only what lies here; they never run Python. The versions used are the first line of `cases.txt`.
 
-A line of `cases.txt`: operation, its arguments, input file, expected file. Colour operations follow the functions of
+A line of `cases.txt`: operation, its arguments, input file, expected file. The lines of `every-colour.txt`: operation,
+argument, CRC-32 of what it makes of all 2^24 colours (red changes slowest, rows of 4,096). Colour operations follow the functions of
 torchvision (`transforms/functional_pil.py`) that the file's own functions are named for, written with Pillow alone.
 """
 
 import random
+import zlib
 from pathlib import Path
 
 import cv2
@@ -267,6 +269,16 @@ def decoding(made):
         case("decode_index", [], f"mask-{bits}bit.png", Image.fromarray(few, "L"))
 
 
+def every_colour():
+    channels = np.arange(2**24, dtype=np.uint32)
+    rgb = np.stack([channels >> 16, channels >> 8 & 255, channels & 255], -1).astype(np.uint8)
+    picture = Image.fromarray(rgb.reshape(4096, 4096, 3), "RGB")
+    found = [("hue", shift, adjust_hue(picture, shift)) for shift in (0.0, 0.1, -0.37)]
+    found.append(("saturation", 1.37, ImageEnhance.Color(picture).enhance(1.37)))
+    text = [f"{operation} {argument} {zlib.crc32(made.tobytes())}" for operation, argument, made in found]
+    (HERE / "every-colour.txt").write_text("\n".join(text) + "\n")
+
+
 def main():
     for old in [*HERE.glob("*.*"), *HERE.glob("out/*")]:
         if old.is_file() and old.suffix != ".py":
@@ -278,6 +290,7 @@ def main():
     blurs(made)
     warps(made)
     decoding(made)
+    every_colour()
     versions = (f"# Pillow {PIL.__version__}, libjpeg-turbo {features.version('libjpeg_turbo')}, OpenCV {cv2.__version__}, "
                 f"numpy {np.__version__}")
     print(versions)

@@ -138,6 +138,11 @@ fn jpeg_header(
     }
 }
 
+/// Where a marker is met last; compressed pixels never contain one.
+fn last(bytes: &[u8], marker: u8) -> Option<usize> {
+    bytes.windows(2).rposition(|pair| pair == [0xff, marker])
+}
+
 fn decode_jpeg(bytes: &[u8]) -> Result<Picture, DecodeError> {
     let mut decompressor = turbojpeg::Decompressor::new().map_err(damaged)?;
     let (header, tidy) = jpeg_header(&mut decompressor, bytes)?;
@@ -151,8 +156,8 @@ fn decode_jpeg(bytes: &[u8]) -> Result<Picture, DecodeError> {
     match decompressor.decompress(bytes, image) {
         Ok(()) => {}
         // The call fails on warnings too, after it has filled the picture. Only the first warning is told, so a later
-        // one, that the file is cut off, is looked for by hand: the end marker must be there.
-        Err(error) if harmless(&error) && bytes.windows(2).rev().any(|pair| pair == [0xff, 0xd9]) => {}
+        // one, that the file is cut off, is looked for by hand: the end marker must follow the last scan.
+        Err(error) if harmless(&error) && last(bytes, 0xd9) > last(bytes, 0xda) => {}
         Err(error) => return Err(damaged(error)),
     }
     if inks {

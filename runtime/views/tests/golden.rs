@@ -137,6 +137,30 @@ fn operations_give_what_pillow_and_opencv_give() {
     assert!(counts.len() == 17 && counts.values().all(|&count| count >= 1), "{counts:?}");
 }
 
+/// Colour arithmetic has no room for luck: all of the 2^24 colours, by checksum.
+#[test]
+fn every_colour_is_changed_as_pillow_changes_it() {
+    let all = |channel: usize| (0..1u32 << 24).map(move |i| (i >> (16 - 8 * channel)) as u8);
+    let mut data = vec![0; 3 << 24];
+    for channel in 0..3 {
+        data.iter_mut().skip(channel).step_by(3).zip(all(channel)).for_each(|(value, level)| *value = level);
+    }
+    let colours = Picture { width: 4096, height: 4096, data };
+    let text = String::from_utf8(read("every-colour.txt")).unwrap();
+    assert_eq!(text.lines().count(), 4);
+    for line in text.lines() {
+        let words: Vec<&str> = line.split(' ').collect();
+        let argument: f64 = words[1].parse().unwrap();
+        let mut changed = colours.clone();
+        match words[0] {
+            "hue" => colour::hue(&mut changed, argument),
+            "saturation" => colour::saturation(&mut changed, argument),
+            other => panic!("operation {other}"),
+        }
+        assert_eq!(crc32fast::hash(&changed.data), words[2].parse::<u32>().unwrap(), "{line}");
+    }
+}
+
 #[test]
 fn headers_tell_the_size() {
     for (name, size) in [
