@@ -122,15 +122,27 @@ mod tests {
 
     #[test]
     fn bound_crops_overlap_and_fit() {
+        let mut bound = 0;
         for i in 0..5_000 {
             let mut stream = Stream::new(2, "crop", 0, i, 0);
             let key = random_resized_crop(&mut stream, 97, 61, (0.2, 1.0), RATIO);
+            let mut again = stream.clone();
             let small = constrained_crop(&mut stream, 97, 61, (0.05, 0.14), RATIO, &key, 0.1, 10);
             assert!(small.left + small.width <= 97 && small.top + small.height <= 61);
-            // The target area differs from the box by rounding: at most half a pixel on each side.
-            let least = (small.width as f64 - 0.5) * (small.height as f64 - 0.5);
-            assert!(small.fallback || small.intersection(&key) as f64 >= 0.1 * least);
+            if small.fallback {
+                continue;
+            }
+            // The same draws once more, for the target area that the rule speaks of: it is the first that fits.
+            let fits = |(area, found): &(f64, Option<CropBox>)| {
+                found.is_some_and(|found| found.intersection(&key) as f64 >= 0.1 * area)
+            };
+            let mut draws = std::iter::repeat_with(|| draw(&mut again, 97, 61, (0.05, 0.14), RATIO)).take(10);
+            let (area, found) = draws.find(fits).expect("not a fallback");
+            assert_eq!(found, Some(small));
+            assert!(small.intersection(&key) as f64 >= 0.1 * area);
+            bound += 1;
         }
+        assert!(bound > 4_900, "{bound}");
     }
 
     #[test]

@@ -19,6 +19,6 @@ pub use crop::{CropBox, constrained_crop, random_resized_crop};
 pub use decode::{DecodeError, decode_index, decode_rgb, probe_size};
 pub use encode::{EncodeError, encode_jpeg, encode_png_index, encode_png_rgb, voc_palette};
 pub use picture::{IndexMask, Picture};
-pub use recipe::{Augment, Blur, Constraint, Crop, Jitter, Recipe, ViewKey, views};
+pub use recipe::{Augment, Blur, Constraint, Crop, Jitter, Recipe, RecipeError, ViewKey, views};
 pub use resize::{Filter, centre_crop, resize, resize_box, resize_crop, resize_index_nearest, resize_shorter};
 pub use rng::Stream;

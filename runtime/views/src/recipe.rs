@@ -9,11 +9,11 @@ use crate::{blur, colour};
 /// One crop of a recipe.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Crop {
-    /// Side of the view, pixels.
+    /// Side of the view in pixels, at least 1.
     pub size: usize,
-    /// Share of the picture's area.
+    /// Share of the picture's area: least and most, above 0.
     pub scale: (f64, f64),
-    /// Aspect ratio.
+    /// Aspect ratio, width over height: least and most, above 0.
     pub ratio: (f64, f64),
     /// Another, earlier crop that it has to overlap.
     pub inside: Option<Constraint>,
@@ -24,46 +24,46 @@ pub struct Crop {
 pub struct Constraint {
     /// Index of the other crop, smaller than the crop's own.
     pub crop: usize,
-    /// Share of the target area inside it.
+    /// Share of the crop's drawn area, from 0 to 1, that must lie inside the other. The study uses 0.1.
     pub min_overlap: f64,
-    /// Tries before it is taken unbound.
+    /// Tries before it is taken unbound. The study uses 10.
     pub max_tries: usize,
 }
 
-/// Colour jitter.
+/// Colour jitter: four operations in random order.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Jitter {
-    /// Chance.
+    /// Chance that there is any, from 0 to 1.
     pub probability: f64,
-    /// Half width of the factor around 1.
+    /// Half width of the factor around 1, at least 0.
     pub brightness: f64,
-    /// Half width of the factor around 1.
+    /// Half width of the factor around 1, at least 0.
     pub contrast: f64,
-    /// Half width of the factor around 1.
+    /// Half width of the factor around 1, at least 0.
     pub saturation: f64,
-    /// Largest shift, turns.
+    /// Largest shift of the hue in turns, from 0 to 0.5.
     pub hue: f64,
 }
 
 /// Gaussian blur.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Blur {
-    /// Chance.
+    /// Chance, from 0 to 1.
     pub probability: f64,
-    /// Radius, pixels.
+    /// Radius in pixels of the view: least and most, at least 0.
     pub sigma: (f64, f64),
 }
 
-/// What happens to each crop, in this order: jitter, grayscale, blur, flip (MoCo v2).
+/// What happens to each crop, in this order: jitter, grayscale, blur, flip (MoCo v2). The default is nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Default)]
 pub struct Augment {
     /// Colour jitter.
     pub jitter: Option<Jitter>,
-    /// Chance of grayscale.
+    /// Chance of grayscale, from 0 to 1.
     pub grayscale: f64,
     /// Blur.
     pub blur: Option<Blur>,
-    /// Chance of a horizontal flip.
+    /// Chance of a horizontal flip, from 0 to 1.
     pub flip: f64,
 }
 
@@ -76,12 +76,75 @@ pub struct Recipe {
     pub augment: Augment,
 }
 
+/// A number in a recipe that has no meaning.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{field} is {value}; it must be {wanted}")]
+pub struct RecipeError {
+    /// Where, as in `crops[2].inside.crop`.
+    pub field: String,
+    /// What is there.
+    pub value: String,
+    /// What may be there.
+    pub wanted: String,
+}
+
+impl Recipe {
+    /// Whether every number has a meaning. [`views`] never fails: a number out of its range gives views of little use,
+    /// such as a crop bound to a later one, which is taken unbound; so this is asked first.
+    ///
+    /// # Errors
+    /// The first field that is out of its range.
+    pub fn check(&self) -> Result<(), RecipeError> {
+        let wrong = |field: String, value: String, wanted: String| Err(RecipeError { field, value, wanted });
+        let span = |field: String, (low, high): (f64, f64), zero: bool| {
+            let sound = low <= high && high.is_finite() && (low > 0.0 || zero && low == 0.0);
+            let least = if zero { "at least 0" } else { "above 0" };
+            if sound { Ok(()) } else { wrong(field, format!("{low} to {high}"), format!("{least}, the smaller first")) }
+        };
+        let within = |field: String, value: f64, most: f64| {
+            let sound = (0.0..=most).contains(&value);
+            if sound { Ok(()) } else { wrong(field, value.to_string(), format!("from 0 to {most}")) }
+        };
+        for (index, crop) in self.crops.iter().enumerate() {
+            let field = |name: &str| format!("crops[{index}].{name}");
+            if crop.size == 0 {
+                return wrong(field("size"), "0".into(), "at least 1".into());
+            }
+            span(field("scale"), crop.scale, false)?;
+            span(field("ratio"), crop.ratio, false)?;
+            if let Some(inside) = &crop.inside {
+                if inside.crop >= index {
+                    return wrong(
+                        field("inside.crop"),
+                        inside.crop.to_string(),
+                        format!("an earlier crop, below {index}"),
+                    );
+                }
+                within(field("inside.min_overlap"), inside.min_overlap, 1.0)?;
+            }
+        }
+        if let Some(jitter) = &self.augment.jitter {
+            within("jitter.probability".into(), jitter.probability, 1.0)?;
+            within("jitter.brightness".into(), jitter.brightness, f64::MAX)?;
+            within("jitter.contrast".into(), jitter.contrast, f64::MAX)?;
+            within("jitter.saturation".into(), jitter.saturation, f64::MAX)?;
+            within("jitter.hue".into(), jitter.hue, 0.5)?;
+        }
+        within("grayscale".into(), self.augment.grayscale, 1.0)?;
+        if let Some(blur) = &self.augment.blur {
+            within("blur.probability".into(), blur.probability, 1.0)?;
+            span("blur.sigma".into(), blur.sigma, true)?;
+        }
+        within("flip".into(), self.augment.flip, 1.0)
+    }
+}
+
 /// What the random numbers of a picture's views are known by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ViewKey {
-    /// Seed.
+    /// Seed of the pretraining.
     pub seed: u64,
-    /// Epoch.
+    /// Epoch, from 0.
     pub epoch: u64,
     /// Index of the picture in its dataset.
     pub picture: u64,
@@ -182,6 +245,53 @@ mod tests {
         assert_ne!(two[0], two[1]);
         assert!(six[2..].iter().all(|view| view.width == 8));
         assert_ne!(two, views(&noise(), &recipe(0), ViewKey { epoch: 2, ..key }));
+    }
+
+    #[test]
+    fn chances_and_ranges_are_those_asked_for() {
+        let grey = |view: &Picture| view.data.chunks_exact(3).all(|p| p[0] == p[1] && p[1] == p[2]);
+        let (mut greys, mut same, n) = (0, 0, 2_000);
+        for picture in 0..n {
+            let mut stream = Stream::new(1, "augment", 0, picture, 0);
+            let view = augment(noise(), &Augment { flip: 0.5, grayscale: 0.2, ..Augment::default() }, &mut stream);
+            greys += u64::from(grey(&view));
+            same += u64::from(view == noise());
+        }
+        // Four standard deviations of n draws: 0.2 ± 0.036, and 0.8·0.5 ± 0.044 that nothing was done.
+        assert!((329..=471).contains(&greys) && (712..=888).contains(&same), "{greys} {same}");
+    }
+
+    #[test]
+    fn a_number_without_meaning_is_named() {
+        assert_eq!(recipe(4).check(), Ok(()));
+        let broken = |change: &dyn Fn(&mut Recipe)| {
+            let mut recipe = recipe(2);
+            change(&mut recipe);
+            recipe.check().unwrap_err().to_string()
+        };
+        let later = broken(&|r| r.crops[2].inside = Some(Constraint { crop: 3, min_overlap: 0.1, max_tries: 10 }));
+        assert_eq!(later, "crops[2].inside.crop is 3; it must be an earlier crop, below 2");
+        let turned = broken(&|r| r.crops[1].scale = (1.0, 0.2));
+        assert_eq!(turned, "crops[1].scale is 1 to 0.2; it must be above 0, the smaller first");
+        assert_eq!(broken(&|r| r.augment.flip = 1.5), "flip is 1.5; it must be from 0 to 1");
+        assert!(broken(&|r| r.augment.grayscale = f64::NAN).starts_with("grayscale is NaN"));
+        assert!(broken(&|r| r.crops[0].size = 0).starts_with("crops[0].size is 0"));
+    }
+
+    #[test]
+    fn any_picture_and_any_recipe_give_views_of_the_size_asked_for() {
+        let odd = Constraint { crop: 7, min_overlap: 2.0, max_tries: 0 };
+        let mut wild = recipe(1);
+        wild.crops[2].inside = Some(odd);
+        wild.crops[0].scale = (-1.0, f64::NAN);
+        wild.crops[1].ratio = (0.0, f64::INFINITY);
+        for (width, height) in [(1, 1), (1, 90), (300, 2), (0, 0), (0, 5)] {
+            for recipe in [recipe(4), wild.clone()] {
+                let picture = Picture::filled(width, height, [1, 2, 3]);
+                let views = views(&picture, &recipe, ViewKey { seed: 0, epoch: 0, picture: 0 });
+                assert!(views.iter().zip(&recipe.crops).all(|(v, c)| v.data.len() == 3 * c.size * c.size));
+            }
+        }
     }
 
     #[test]
