@@ -46,53 +46,51 @@ pub fn saturation(picture: &mut Picture, factor: f64) {
 }
 
 /// Hue: through Pillow's 8-bit HSV, the hue shifted by `shift` turns with wrap-around.
+///
+/// What depends on the hue alone is in a table. Greys need no case of their own: their saturation of 0 gives three
+/// times the value, whatever their hue is.
 pub fn hue(picture: &mut Picture, shift: f64) {
     let shift = ((shift * 255.0) as i32) as u8;
+    // For each 8-bit hue, before the shift: how (v, p, q, t) become R, G, B, and the place in the sector.
+    let sectors: [([usize; 3], f64); 256] = std::array::from_fn(|level| {
+        const ORDER: [[usize; 3]; 6] = [[0, 3, 1], [2, 0, 1], [1, 0, 3], [1, 2, 0], [3, 1, 0], [0, 1, 2]];
+        let turn = f64::from((level as u8).wrapping_add(shift)) * 6.0 / 255.0;
+        (ORDER[turn.floor() as usize % 6], f64::from((turn - turn.floor()) as f32))
+    });
+    let shares: [f64; 256] = std::array::from_fn(|level| f64::from((level as f64 / 255.0) as f32));
     for pixel in picture.data.chunks_exact_mut(3) {
         let (h, s, v) = to_hsv(pixel[0], pixel[1], pixel[2]);
-        pixel.copy_from_slice(&to_rgb(h.wrapping_add(shift), s, v));
+        let (order, f) = sectors[usize::from(h)];
+        let (fs, value) = (shares[usize::from(s)], f64::from(v));
+        // Half up is half away from zero here; the numbers are between 0 and 255.
+        let round = |x: f64| (x + 0.5) as i32 as u8;
+        let levels =
+            [v, round(value * (1.0 - fs)), round(value * (1.0 - fs * f)), round(value * (1.0 - fs * (1.0 - f)))];
+        pixel.copy_from_slice(&order.map(|from| levels[from]));
     }
 }
 
+/// Pillow's HSV (`Convert.c`, after Python's colorsys), in its mixture of single and double precision. The hue of a
+/// grey is without meaning.
 fn to_hsv(r: u8, g: u8, b: u8) -> (u8, u8, u8) {
     let (max, min) = (r.max(g).max(b), r.min(g).min(b));
-    if max == min {
-        return (0, 0, max);
-    }
-    let range = f32::from(max - min);
-    let s = range / f32::from(max);
-    let part = |c: u8| f32::from(max - c) / range;
-    let (rc, gc, bc) = (part(r), part(g), part(b));
-    let h = if r == max {
-        bc - gc
+    let middle = r.max(g).min(r.min(g).max(b));
+    let range = f32::from((max - min).max(1));
+    let s = f32::from(max - min) / f32::from(max.max(1));
+    // Of the three distances from the largest channel one is 0 and one is 1, so the hue, in sixths, is a whole number
+    // more or less the third.
+    let part = f64::from(f32::from(max - middle) / range);
+    let (whole, sign) = if r == max {
+        if g == min { (-1.0, 1.0) } else { (1.0, -1.0) }
     } else if g == max {
-        (2.0 + f64::from(rc) - f64::from(bc)) as f32
+        if b == min { (1.0, 1.0) } else { (3.0, -1.0) }
+    } else if r == min {
+        (3.0, 1.0)
     } else {
-        (4.0 + f64::from(gc) - f64::from(rc)) as f32
+        (5.0, -1.0)
     };
+    let h = f64::from((whole + sign * part) as f32) / 6.0 + 1.0;
     // In turns; negative ones wrap around. The remainder of a division by 1, without its cost.
-    let h = f64::from(h) / 6.0 + 1.0;
-    let h = (if h >= 1.0 { h - 1.0 } else { h }) as f32;
-    ((f64::from(h) * 255.0) as u8, (f64::from(s) * 255.0) as u8, max)
-}
-
-fn to_rgb(h: u8, s: u8, v: u8) -> [u8; 3] {
-    if s == 0 {
-        return [v; 3];
-    }
-    let fs = f64::from((f64::from(s) / 255.0) as f32);
-    let turn = f64::from(h) * 6.0 / 255.0;
-    let sector = turn.floor();
-    let f = f64::from((turn - sector) as f32);
-    let value = f64::from(v);
-    let round = |x: f64| (x as f32).round() as u8;
-    let (p, q, t) = (round(value * (1.0 - fs)), round(value * (1.0 - fs * f)), round(value * (1.0 - fs * (1.0 - f))));
-    match sector as u8 % 6 {
-        0 => [v, t, p],
-        1 => [q, v, p],
-        2 => [p, v, t],
-        3 => [p, q, v],
-        4 => [t, p, v],
-        _ => [v, p, q],
-    }
+    let h = f64::from((if h >= 1.0 { h - 1.0 } else { h }) as f32);
+    ((h * 255.0) as i32 as u8, (f64::from(s) * 255.0) as i32 as u8, max)
 }
