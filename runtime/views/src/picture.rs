@@ -56,7 +56,11 @@ impl Picture {
         Self { width: self.width, height: self.height, data }
     }
 
-    /// Writes it as floats in 0..1, normalised, channel by channel (CHW), into `out` of length 3 × width × height.
+    /// Writes it as floats in 0..1, normalised, channel by channel (CHW), into the first 3 × width × height
+    /// numbers of `out`: `(value / 255 − mean) / std` in single precision, as torchvision.
+    ///
+    /// # Panics
+    /// If `out` is shorter.
     pub fn write_normalised(&self, mean: [f64; 3], std: [f64; 3], out: &mut [f32]) {
         let area = self.width * self.height;
         for c in 0..3 {
@@ -73,5 +77,29 @@ impl IndexMask {
     pub fn flipped(&self) -> Self {
         let data = self.data.chunks_exact(self.width.max(1)).flat_map(|row| row.iter().rev().copied()).collect();
         Self { width: self.width, height: self.height, data }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn normalised_channels_lie_one_after_another() {
+        let picture = Picture { width: 2, height: 1, data: vec![0, 51, 255, 255, 102, 0] };
+        let mut out = [9.0; 7];
+        picture.write_normalised([0.5, 0.2, 0.0], [0.5, 0.1, 2.0], &mut out);
+        let expected = [-1.0, 1.0, 0.0, 2.0, 0.5, 0.0, 9.0];
+        assert!(out.iter().zip(expected).all(|(a, b): (&f32, f32)| (a - b).abs() < 1e-6), "{out:?}");
+    }
+
+    #[test]
+    fn what_lies_outside_is_cut_off() {
+        let picture = Picture { width: 3, height: 2, data: (0..18).collect() };
+        let part = picture.cropped(2, 1, 9, 9);
+        assert_eq!(part, Picture { width: 1, height: 1, data: vec![15, 16, 17] });
+        assert_eq!(picture.cropped(7, 0, 1, 1).data, []);
+        let mask = IndexMask { width: 3, height: 2, data: vec![1, 2, 3, 4, 5, 6] };
+        assert_eq!(mask.flipped().data, [3, 2, 1, 6, 5, 4]);
     }
 }

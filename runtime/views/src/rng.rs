@@ -94,8 +94,9 @@ impl Stream {
 
     /// Standard normal (Box and Muller 1958; one of the pair).
     pub fn normal(&mut self) -> f64 {
-        let radius = (-2.0 * (1.0 - self.unit()).ln()).sqrt();
-        radius * (std::f64::consts::TAU * self.unit()).cos()
+        // Not the platform's functions: the numbers are the same on every machine.
+        let radius = (-2.0 * libm::log(1.0 - self.unit())).sqrt();
+        radius * libm::cos(std::f64::consts::TAU * self.unit())
     }
 
     /// Puts a slice in random order (Fisher and Yates).

@@ -19,7 +19,7 @@ struct Inverse {
 
 impl Inverse {
     fn new(width: usize, height: usize, degrees: f64, scale: f64, bits: u32) -> Self {
-        let (sin, cos) = degrees.to_radians().sin_cos();
+        let (sin, cos) = libm::sincos(degrees.to_radians());
         let (a, b) = (cos / scale, sin / scale);
         let (cx, cy) = (width as f64 / 2.0, height as f64 / 2.0);
         let fixed = |x: f64| (x * f64::from(1u32 << SUM_BITS)).round_ties_even() as i64;
