@@ -1,5 +1,6 @@
 //! `harness-worker`: started by `harness` with a control channel, or by hand with one job in a file.
 
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -9,6 +10,7 @@ use harness_worker::{control, provenance};
 const USAGE: &str = "harness-worker is started by `harness`; by hand: harness-worker --job FILE --events FILE";
 
 fn main() -> ExitCode {
+    wait_without_spinning();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match (words.as_slice(), std::env::var(CONTROL_FD)) {
@@ -46,6 +48,21 @@ fn main() -> ExitCode {
             eprintln!("{USAGE}");
             ExitCode::from(2)
         }
+    }
+}
+
+/// Starts this program again with OpenMP's idle threads put to sleep soon. By default they spin for milliseconds, and
+/// where pictures are prepared on the same cores that costs several times the work itself (65 against 400 pictures a
+/// second on two cores). libgomp reads this before `main`, so it has to be in the environment of a new start; whoever
+/// sets one of the variables keeps their choice and saves the second start.
+fn wait_without_spinning() {
+    const SPIN: &str = "GOMP_SPINCOUNT";
+    if [SPIN, "OMP_WAIT_POLICY"].iter().any(|name| std::env::var_os(name).is_some()) {
+        return;
+    }
+    if let Ok(program) = std::env::current_exe() {
+        // It only comes back when it failed; then the worker is slow, and right.
+        let _ = std::process::Command::new(program).args(std::env::args_os().skip(1)).env(SPIN, "1000").exec();
     }
 }
 
