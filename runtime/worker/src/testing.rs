@@ -40,7 +40,7 @@ impl Ended {
     }
 }
 
-/// A noisy picture whose class shows in its pattern: stripes across, stripes down, or squares.
+/// A noisy picture of some colour whose class shows in its pattern: stripes across, stripes down, or squares.
 pub fn picture(class: u32, item: u64, side: usize) -> Picture {
     let mut stream = Stream::new(9, "picture", u64::from(class), item, 0);
     let shift = stream.below(4) as usize;
@@ -49,10 +49,11 @@ pub fn picture(class: u32, item: u64, side: usize) -> Picture {
         1 => (y + shift) / 2 % 2,
         _ => (x / 4 + y / 4 + shift) % 2,
     };
+    let tint: [u64; 3] = [0; 3].map(|_| stream.below(120));
     let data = (0..side * side)
         .flat_map(|at| {
-            let base = 60 + 120 * pixel(at % side, at / side) as u64;
-            [0; 3].map(|_: u8| (base + stream.below(60)) as u8)
+            let base = 70 * pixel(at % side, at / side) as u64;
+            tint.map(|tint| (base + tint + stream.below(60)) as u8)
         })
         .collect();
     Picture { width: side, height: side, data }

@@ -1,7 +1,9 @@
 //! ResNets (He et al. 2016) with torchvision's structure, names and initial values, and what the study varies.
 
+use std::collections::BTreeMap;
+
 use harness_protocol::model::{Architecture, Stem};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use crate::error::Result;
 use crate::model::layers::{BatchNorm, Conv, Mode, init_batch_norm, init_conv};
@@ -50,6 +52,22 @@ fn plans(architecture: &Architecture) -> Vec<Vec<Plan>> {
     stages
 }
 
+/// Every convolution with the batch norm after it: both paths, and the convolution's shape.
+fn layers(architecture: &Architecture) -> Vec<(String, String, Shape)> {
+    let (kernel, stride) = match architecture.resnet().stem {
+        Stem::Imagenet => (7, 2),
+        Stem::Small => (3, 1),
+    };
+    let stem = (architecture.base_channels(), 3, kernel, stride);
+    let mut layers = vec![("conv1".to_string(), "bn1".to_string(), stem)];
+    for Plan { path, convs, shortcut } in plans(architecture).into_iter().flatten() {
+        let numbered = convs.into_iter().zip(1..);
+        layers.extend(numbered.map(|(shape, n)| (format!("{path}.conv{n}"), format!("{path}.bn{n}"), shape)));
+        layers.extend(shortcut.map(|shape| (format!("{path}.downsample.0"), format!("{path}.downsample.1"), shape)));
+    }
+    layers
+}
+
 /// A residual block.
 #[derive(Debug)]
 pub struct Block {
@@ -91,23 +109,23 @@ pub struct Resnet {
 impl Resnet {
     /// Adds the tensors of an untrained ResNet to a store, on the CPU.
     pub fn init(store: &mut Store, seed: u64, architecture: &Architecture) {
-        let base = architecture.base_channels();
-        let kernel = match architecture.resnet().stem {
-            Stem::Imagenet => 7,
-            Stem::Small => 3,
-        };
-        init_conv(store, seed, "conv1", base, 3, kernel);
-        init_batch_norm(store, "bn1", base);
-        for plan in plans(architecture).iter().flatten() {
-            for (index, &(output, input, kernel, _)) in plan.convs.iter().enumerate() {
-                init_conv(store, seed, &format!("{}.conv{}", plan.path, index + 1), output, input, kernel);
-                init_batch_norm(store, &format!("{}.bn{}", plan.path, index + 1), output);
-            }
-            if let Some((output, input, kernel, _)) = plan.shortcut {
-                init_conv(store, seed, &format!("{}.downsample.0", plan.path), output, input, kernel);
-                init_batch_norm(store, &format!("{}.downsample.1", plan.path), output);
-            }
+        for (path, norm, (output, input, kernel, _)) in layers(architecture) {
+            init_conv(store, seed, &path, output, input, kernel);
+            init_batch_norm(store, &norm, output);
         }
+    }
+
+    /// Shape and kind of every tensor of a ResNet, by name.
+    pub fn shapes(architecture: &Architecture) -> BTreeMap<String, (Vec<i64>, Kind)> {
+        let mut shapes = BTreeMap::new();
+        for (path, norm, (output, input, kernel, _)) in layers(architecture) {
+            shapes.insert(format!("{path}.weight"), (vec![output, input, kernel, kernel], Kind::Float));
+            for name in ["weight", "bias", "running_mean", "running_var"] {
+                shapes.insert(format!("{norm}.{name}"), (vec![output], Kind::Float));
+            }
+            shapes.insert(format!("{norm}.num_batches_tracked"), (vec![], Kind::Int64));
+        }
+        shapes
     }
 
     /// Binds the ResNet of a store that has its tensors.
@@ -173,7 +191,7 @@ impl Resnet {
 
     /// Features: the last map averaged over positions. [n, 3, h, w] to [n, features].
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
-        self.map(x, mode, 4).mean_dim([2i64, 3].as_slice(), false, tch::Kind::Float)
+        self.map(x, mode, 4).mean_dim([2i64, 3].as_slice(), false, Kind::Float)
     }
 
     /// Training pass with batch norm statistics of their own for each of `groups` contiguous parts of the batch; the
@@ -202,7 +220,7 @@ fn group_momenta(momentum: f64, groups: usize) -> impl Iterator<Item = f64> {
 mod tests {
     use super::*;
     use harness_protocol::model::Resnet as Config;
-    use tch::{Device, Kind};
+    use tch::Device;
 
     fn tiny() -> (Store, Resnet) {
         let architecture = Architecture::Resnet18(Config { stem: Stem::Small, width: 0.125 });
@@ -224,6 +242,11 @@ mod tests {
             crate::model::Head::init(&mut store, 0, architecture.features(), 1000, false);
             assert_eq!(store.parameter_count(), count);
             assert_eq!(store.tensors().len(), tensors);
+            for (name, (shape, kind)) in Resnet::shapes(&architecture) {
+                let tensor = store.get(&name).unwrap();
+                assert_eq!((tensor.size(), tensor.kind()), (shape, kind), "{name}");
+            }
+            assert_eq!(Resnet::shapes(&architecture).len() + 2, tensors);
             for name in ["conv1.weight", "layer2.0.downsample.1.running_var", "layer4.1.conv2.weight", "fc.bias"] {
                 assert!(store.tensors().contains_key(name), "{name}");
             }
