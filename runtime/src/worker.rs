@@ -110,13 +110,12 @@ impl Worker {
                         );
                     }
                     for info in harness_protocol::steps::ALL {
-                        if info.executor == harness_protocol::Executor::Worker
-                            && kinds.get(info.name) != Some(&info.version)
-                        {
+                        // A kind that it lacks altogether it refuses itself, by name.
+                        if kinds.get(info.name).is_some_and(|version| *version != info.version) {
                             bail!(
-                                "{} has version {:?} of `{}` and harness has {}; build both from the same source (`make build`)",
+                                "{} has version {} of `{}` and harness has {}; build both from the same source (`make build`)",
                                 binary.display(),
-                                kinds.get(info.name),
+                                kinds.get(info.name).copied().unwrap_or_default(),
                                 info.name,
                                 info.version
                             );
