@@ -1,13 +1,16 @@
 //! Networks: short functions from path to module, with the parameter names of torchvision.
 
 pub mod contrastive;
+pub mod dense;
 pub mod encoder;
+pub mod fcn;
 pub mod head;
 pub mod layers;
 pub mod resnet;
 pub mod store;
 
 pub use encoder::{Encoder, Network};
+pub use fcn::Fcn;
 pub use head::Head;
 pub use layers::{BatchNorm, Conv, Linear, Mode};
 pub use resnet::{Block, Resnet};
