@@ -3,7 +3,9 @@
 pub mod encoder;
 pub mod knn;
 pub mod linear_probe;
+pub mod overlay;
 pub mod pretrain;
+pub mod propagate;
 #[cfg(test)]
 mod tests;
 
@@ -36,6 +38,7 @@ pub const ALL: &[Run] = &[
     run_of::<harness_protocol::steps::Knn>(knn::run),
     run_of::<harness_protocol::steps::LinearProbe>(linear_probe::run),
     run_of::<harness_protocol::steps::Pretrain>(pretrain::run),
+    run_of::<harness_protocol::steps::Propagate>(propagate::run),
 ];
 
 /// Version of each kind, for the handshake.
