@@ -128,7 +128,7 @@ pub enum DavisError {
 
 /// Scores every object of a video: ids 1…max of the first annotation, first and last frame left out.
 ///
-/// Masks are object ids row by row, `width` pixels a row, 0 = background; void must have become 0 already.
+/// Masks are object ids row by row, `width` pixels a row, 0 = background; void must be 0 already.
 ///
 /// # Errors
 /// Masks that do not belong together, fewer than 3 frames, no object in the first frame, unknown predicted ids.

@@ -33,6 +33,11 @@ impl Confusion {
         }
     }
 
+    /// Adds the pixels of another matrix of the same classes.
+    pub fn merge(&mut self, other: &Self) {
+        self.counts.iter_mut().zip(&other.counts).for_each(|(ours, theirs)| *ours += theirs);
+    }
+
     /// Number of classes.
     pub fn classes(&self) -> usize {
         self.classes
@@ -131,8 +136,11 @@ mod tests {
     #[test]
     fn batches_add_up() {
         let mut parts = Confusion::new(4);
-        parts.add(&[0, 0, 0], &[0, 0, 1]);
-        parts.add(&[1, 1, VOID], &[1, 3, 0]);
+        parts.add(&[0, 0], &[0, 0]);
+        parts.add(&[0, 1], &[1, 1]);
+        let mut rest = Confusion::new(4);
+        rest.add(&[1, VOID], &[3, 0]);
+        parts.merge(&rest);
         assert_eq!(parts, sample());
     }
 

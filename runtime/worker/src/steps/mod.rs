@@ -6,6 +6,7 @@ pub mod linear_probe;
 pub mod overlay;
 pub mod pretrain;
 pub mod propagate;
+pub mod segment;
 #[cfg(test)]
 mod tests;
 
@@ -39,6 +40,7 @@ pub const ALL: &[Run] = &[
     run_of::<harness_protocol::steps::LinearProbe>(linear_probe::run),
     run_of::<harness_protocol::steps::Pretrain>(pretrain::run),
     run_of::<harness_protocol::steps::Propagate>(propagate::run),
+    run_of::<harness_protocol::steps::Segment>(segment::run),
 ];
 
 /// Version of each kind, for the handshake.

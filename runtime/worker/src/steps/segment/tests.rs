@@ -1,0 +1,217 @@
+//! The step from job to outcome, on the smallest networks and pictures.
+
+use std::collections::BTreeSet;
+
+use harness_datasets::hash::digest;
+use harness_protocol::manifest::{FileEntry, ImageEntry, ImageManifest, MANIFEST_FORMAT};
+use harness_protocol::model::{Architecture, Resnet, Stem};
+use harness_protocol::{FromWorker, Gallery, Location, LocationForm};
+use harness_views::{IndexMask, Picture, Stream, encode_png_index, encode_png_rgb};
+use serde_json::{Value, json};
+
+use crate::model::Encoder;
+use crate::testing::Bench;
+
+const CLASSES: [&str; 3] = ["ground", "red", "blue"];
+
+/// A grey picture with a red and a blue rectangle, and its mask.
+fn scene(item: u64) -> (Picture, IndexMask) {
+    let (width, height) = (28, 20);
+    let mut stream = Stream::new(7, "scene", 0, item, 0);
+    let mut picture = Picture::filled(width, height, [90, 100, 95]);
+    let mut mask = IndexMask { width, height, data: vec![0; width * height] };
+    for (class, colour) in [(1, [220, 30, 30]), (2, [30, 30, 220])] {
+        let (left, top) = (stream.below(18) as usize, stream.below(10) as usize);
+        for y in top..top + 9 {
+            for x in left..left + 9 {
+                mask.data[y * width + x] = class;
+                picture.data[3 * (y * width + x)..][..3].copy_from_slice(&colour);
+            }
+        }
+    }
+    (picture, mask)
+}
+
+/// Adds a dataset of `count` scenes; `edit` may change pairs and the manifest.
+fn dataset(
+    bench: &mut Bench,
+    name: &str,
+    count: u64,
+    edit: impl Fn(u64, &mut Picture, &mut IndexMask),
+    finish: impl Fn(&mut ImageManifest),
+) -> Value {
+    let folder = bench.path(name);
+    std::fs::create_dir_all(&folder).unwrap();
+    let write = |path: String, bytes: Vec<u8>| {
+        std::fs::write(folder.join(&path), &bytes).unwrap();
+        FileEntry { path, size: bytes.len() as u64, digest: digest(&bytes) }
+    };
+    let first = name.len() as u64 * 100;
+    let entries = (0..count)
+        .map(|item| {
+            let (mut picture, mut mask) = scene(first + item);
+            edit(item, &mut picture, &mut mask);
+            let file = write(format!("{item:02}.png"), encode_png_rgb(&picture).unwrap());
+            let mask = write(format!("{item:02}.mask.png"), encode_png_index(&mask, None).unwrap());
+            ImageEntry { file, label: None, mask: Some(mask) }
+        })
+        .collect();
+    let mask_classes = CLASSES.iter().map(|class| class.to_string()).collect();
+    let mut manifest = ImageManifest { format: MANIFEST_FORMAT, mask_classes, entries, ..ImageManifest::default() };
+    finish(&mut manifest);
+    let data = Location { path: folder, form: LocationForm::Folder, prefix: String::new() };
+    bench.input("masked_images", &serde_json::to_vec(&manifest).unwrap(), Some(data))
+}
+
+fn plain(bench: &mut Bench, name: &str, count: u64) -> Value {
+    dataset(bench, name, count, |_, _, _| (), |_| ())
+}
+
+fn network() -> Encoder {
+    let architecture = Architecture::Resnet18(Resnet { stem: Stem::Small, width: 0.0625 });
+    Encoder::random(architecture, [0.5; 3], [0.25; 3], 1).unwrap()
+}
+
+fn params(encoder: &Value, train: &Value, test: &Value, change: Value) -> Value {
+    let mut params = json!({
+        "encoder": encoder, "train": train, "test": test, "size": 24, "epochs": 2, "batch": 4,
+        "head": { "fcn": { "channels": 8, "dilation": 1 } },
+        "optimizer": { "sgd": { "lr": 0.05 } }, "schedule": { "constant": {} },
+    });
+    for (name, value) in change.as_object().unwrap() {
+        params[name] = value.clone();
+    }
+    params
+}
+
+#[test]
+fn colours_are_learned_and_everything_is_reported() {
+    let mut bench = Bench::new();
+    let encoder = bench.encoder(&network());
+    let (train, test) = (plain(&mut bench, "train", 24), plain(&mut bench, "test", 5));
+    let job = bench.job("a", "segment", params(&encoder, &train, &test, json!({ "epochs": 12 })));
+    let outcome = bench.run(&job).outcome();
+    let metrics = &outcome.metrics;
+    assert!(metrics["miou"] > metrics["floor_miou"] + 0.2, "{metrics:?}");
+    assert!(metrics["pixel_accuracy"] > metrics["miou"], "{metrics:?}");
+    let loss = &outcome.series["loss"];
+    assert_eq!(loss.x, (1..=12).map(f64::from).collect::<Vec<_>>());
+    assert!(loss.y[11] < 0.6 * loss.y[0], "{loss:?}");
+
+    let report: Value = serde_json::from_slice(&bench.output(&job, &outcome, "confusion")).unwrap();
+    assert_eq!(report["classes"], json!(CLASSES));
+    let counts = report["confusion"].as_array().unwrap().iter().flat_map(|row| row.as_array().unwrap());
+    assert_eq!(counts.map(|count| count.as_u64().unwrap()).sum::<u64>(), 5 * 28 * 20);
+    let gallery: Gallery = serde_json::from_slice(&bench.output(&job, &outcome, "overlays")).unwrap();
+    assert_eq!(gallery.items.len(), 5);
+    assert_eq!((gallery.items[0].width, gallery.items[0].height), (3 * 28 + 4, 20));
+    let kind = harness_protocol::steps::kind("segment").unwrap();
+    let declared: BTreeSet<&str> = kind.metrics.iter().map(|metric| metric.name).collect();
+    let given: BTreeSet<&str> = metrics.keys().chain(outcome.series.keys()).map(String::as_str).collect();
+    assert_eq!(declared, given);
+}
+
+#[test]
+fn a_resumed_run_ends_in_the_same_bytes() {
+    let mut bench = Bench::new();
+    let encoder = bench.encoder(&network());
+    let (train, test) = (plain(&mut bench, "train", 13), plain(&mut bench, "test", 3));
+    let params = params(&encoder, &train, &test, json!({ "epochs": 3 }));
+    let whole = bench.job("whole", "segment", params.clone());
+    let uninterrupted = bench.run(&whole).outcome();
+    // Stopped in the middle of an epoch, and again right after one.
+    let cut = bench.job("cut", "segment", params.clone());
+    let stops: [fn(&FromWorker) -> bool; 2] = [
+        |message| matches!(message, FromWorker::Progress { stage, .. } if stage == "epoch 1/3"),
+        |message| matches!(message, FromWorker::Metric { name, x, .. } if name == "loss" && *x == 2.0),
+    ];
+    for stop in stops {
+        let ended = bench.run_until(&cut, stop);
+        assert!(matches!(ended.last, FromWorker::Cancelled { id: 1 }), "{:?}", ended.last);
+    }
+    let ended = bench.run(&cut);
+    assert!(
+        ended.said.iter().any(|m| matches!(m, FromWorker::Log { text, .. } if text == "going on from epoch 3, step 1")),
+        "{:?}",
+        ended.said
+    );
+    let resumed = ended.outcome();
+    assert_eq!(uninterrupted.metrics, resumed.metrics);
+    assert_eq!(uninterrupted.series, resumed.series);
+    for name in ["confusion", "overlays"] {
+        assert_eq!(bench.output(&whole, &uninterrupted, name), bench.output(&cut, &resumed, name));
+    }
+    let left = |name: &str| std::fs::read(bench.path(name).join("checkpoint.safetensors")).unwrap();
+    assert_eq!(left("whole.work"), left("cut.work"));
+
+    // A checkpoint that is no checkpoint is told and not used.
+    let broken = bench.job("broken", "segment", params);
+    std::fs::create_dir_all(&broken.work_dir).unwrap();
+    std::fs::write(broken.work_dir.join("checkpoint.safetensors"), b"nothing").unwrap();
+    let ended = bench.run(&broken);
+    assert!(ended.said.iter().any(|m| matches!(m, FromWorker::Log { level, .. } if level == "warn")));
+    assert_eq!(ended.outcome().metrics, uninterrupted.metrics);
+}
+
+#[test]
+fn void_pixels_do_not_count() {
+    let mut bench = Bench::new();
+    let encoder = bench.encoder(&network());
+    let train = plain(&mut bench, "train", 4);
+    let hidden = |_: u64, _: &mut Picture, mask: &mut IndexMask| {
+        mask.data.iter_mut().take(28 * 10).for_each(|value| *value = 9);
+        mask.data.iter_mut().skip(28 * 19).for_each(|value| *value = 255);
+    };
+    let test = dataset(&mut bench, "test", 2, hidden, |manifest| manifest.ignore = vec![9]);
+    let job = bench.job("a", "segment", params(&encoder, &train, &test, json!({ "epochs": 1 })));
+    let outcome = bench.run(&job).outcome();
+    let report: Value = serde_json::from_slice(&bench.output(&job, &outcome, "confusion")).unwrap();
+    let counts = report["confusion"].as_array().unwrap().iter().flat_map(|row| row.as_array().unwrap());
+    assert_eq!(counts.map(|count| count.as_u64().unwrap()).sum::<u64>(), 2 * 28 * 9);
+}
+
+#[test]
+fn what_cannot_be_used_is_named() {
+    let mut bench = Bench::new();
+    let encoder = bench.encoder(&network());
+    let good = plain(&mut bench, "good", 4);
+    let failed = |bench: &Bench, encoder: &Value, train: &Value, test: &Value, change: Value| {
+        bench.run(&bench.job("x", "segment", params(encoder, train, test, change))).message()
+    };
+
+    let message = failed(&bench, &encoder, &good, &good, json!({ "batch": 5 }));
+    assert!(message.contains("batch of 5") && message.contains("4 pictures"), "{message}");
+
+    for (floor, word) in [(Encoder::Pixels(4), "raw pixels"), (Encoder::Histogram(2), "histogram")] {
+        let floor = bench.encoder(&floor);
+        let message = failed(&bench, &floor, &good, &good, json!({}));
+        assert!(message.contains("`segment` needs a network") && message.contains(word), "{message}");
+    }
+
+    let outside = |item: u64, _: &mut Picture, mask: &mut IndexMask| {
+        if item == 2 {
+            mask.data[30] = 7;
+        }
+    };
+    let bad = dataset(&mut bench, "outside", 4, outside, |_| ());
+    let message = failed(&bench, &encoder, &bad, &good, json!({}));
+    assert!(message.contains("`02.mask.png`: value 7 at column 2, row 1"), "{message}");
+
+    let smaller = |item: u64, picture: &mut Picture, _: &mut IndexMask| {
+        if item == 1 {
+            *picture = picture.cropped(0, 0, 20, 20);
+        }
+    };
+    let bad = dataset(&mut bench, "smaller", 4, smaller, |_| ());
+    let message = failed(&bench, &encoder, &good, &bad, json!({}));
+    assert!(message.contains("`01.mask.png` is 28x20") && message.contains("`01.png` is 20x20"), "{message}");
+
+    let other = dataset(&mut bench, "others", 4, |_, _, _| (), |manifest| manifest.mask_classes[1] = "green".into());
+    let message = failed(&bench, &encoder, &good, &other, json!({}));
+    assert!(message.contains("1 is `red` in train and `green` in test"), "{message}");
+
+    let nothing = |_: u64, _: &mut Picture, mask: &mut IndexMask| mask.data.fill(255);
+    let void = dataset(&mut bench, "nothing", 4, nothing, |_| ());
+    let message = failed(&bench, &encoder, &void, &good, json!({}));
+    assert!(message.contains("every pixel of train is void"), "{message}");
+}
