@@ -1,5 +1,7 @@
 //! `propagate`: labels of a video's first frame carried through it by feature similarity, scored with J and F.
 
+#[cfg(test)]
+mod tests;
 pub mod vote;
 
 use std::collections::BTreeMap;
@@ -311,7 +313,7 @@ fn append(archive: &mut tar::Builder<Vec<u8>>, path: &str, mask: &IndexMask) -> 
 }
 
 #[cfg(test)]
-mod tests {
+mod parts {
     use super::*;
 
     #[test]
