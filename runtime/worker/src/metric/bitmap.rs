@@ -19,7 +19,7 @@ impl Bitmap {
 
     /// The pixels (row by row, `pixels.len() / width` rows) for which `inside` holds.
     pub fn of<T: Copy>(pixels: &[T], width: usize, inside: impl Fn(T) -> bool) -> Self {
-        let height = if width == 0 { 0 } else { pixels.len() / width };
+        let height = pixels.len().checked_div(width).unwrap_or(0);
         let mut map = Self::new(width, height);
         for (y, row) in pixels.chunks_exact(width.max(1)).enumerate() {
             let words = &mut map.words[y * map.stride..(y + 1) * map.stride];

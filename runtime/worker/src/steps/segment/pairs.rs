@@ -51,8 +51,8 @@ fn load(images: &Images, index: usize) -> Result<Pair> {
     check_mask(&mask.data, mask.width, manifest.mask_classes.len(), &manifest.ignore)
         .map_err(|problem| format!("`{path}`: {problem}"))?;
     let mut class_of = [VOID; 256];
-    for class in 0..manifest.mask_classes.len().min(usize::from(VOID)) {
-        class_of[class] = class as u8;
+    for (class, slot) in (0..VOID).zip(&mut class_of).take(manifest.mask_classes.len()) {
+        *slot = class;
     }
     manifest.ignore.iter().for_each(|&value| class_of[usize::from(value)] = VOID);
     mask.data.iter_mut().for_each(|value| *value = class_of[usize::from(*value)]);
