@@ -156,7 +156,7 @@ pub fn archives(cache: &Cache, record: &Record) -> Result<Option<BTreeMap<String
     let mut data = BTreeMap::new();
     let mut seen: BTreeSet<Digest> = BTreeSet::new();
     for output in record.outputs.values().filter(|output| is_manifest(&output.kind)) {
-        if record.outputs.get("archive").is_none() {
+        if !record.outputs.contains_key("archive") {
             break;
         }
         for archive in record.outputs.values().filter(|output| output.kind == "archive") {

@@ -68,7 +68,7 @@ pub struct State {
 
 enum Message {
     Event(Event),
-    Done { step: usize, slot: usize, wall_s: f64, result: Result<(Finished, Vec<String>), Ended> },
+    Done { step: usize, slot: usize, wall_s: f64, result: Box<Result<(Finished, Vec<String>), Ended>> },
 }
 
 struct Task {
@@ -179,7 +179,7 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
                     self.free.push(slot);
                     let followers =
                         self.states[step].key.and_then(|key| self.followers.remove(&key)).unwrap_or_default();
-                    match result {
+                    match *result {
                         Ok((finished, warnings)) => {
                             // Another process may have computed it while this one waited for the lease.
                             let status = if wall_s == 0.0 { Status::Cached } else { Status::Executed };
@@ -367,7 +367,7 @@ impl Slot<'_> {
                 Ok((_, true, _)) => 0.0,
                 _ => start.elapsed().as_secs_f64().max(1e-6),
             };
-            let result = result.map(|(finished, _, warnings)| (finished, warnings));
+            let result = Box::new(result.map(|(finished, _, warnings)| (finished, warnings)));
             let _ = self.send.send(Message::Done { step: task.step, slot: self.number, wall_s, result });
         }
     }
