@@ -47,7 +47,7 @@ pub fn kind(name: &str) -> Option<&'static KindInfo> {
 }
 
 #[cfg(test)]
-pub mod tests {
+mod tests {
     use super::*;
 
     #[test]
