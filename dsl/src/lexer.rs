@@ -167,6 +167,16 @@ fn token<'a>(text: &'a str, problems: &mut Problems) -> (&'a str, Token) {
             return (rest, Token::Symbol(symbol));
         }
     }
+    // A text in single quotes is one mistake.
+    let single: IResult<&str, &str> =
+        recognize((char('\''), take_while(|c| c != '\'' && c != '\n'), char('\''))).parse(text);
+    if let Ok((rest, written)) = single {
+        problems
+            .whole("E0001", written.len(), "texts stand in double quotes")
+            .help
+            .push(format!("write `\"{}\"`", &written[1..written.len() - 1]));
+        return (rest, Token::Bad);
+    }
     // A run of characters that belong to nothing is one mistake, not many.
     let odd = |character: char| {
         !character.is_whitespace()
@@ -178,8 +188,9 @@ fn token<'a>(text: &'a str, problems: &mut Problems) -> (&'a str, Token) {
         let rest = skip_character(text);
         (rest, &text[..text.len() - rest.len()])
     });
-    let shown: String = run.chars().take(20).collect();
-    let problem = problems.whole("E0001", run.len(), format!("`{}` means nothing here", shown.escape_debug()));
+    let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    let shown: String = run.chars().take(20).map(escaped).collect();
+    let problem = problems.whole("E0001", run.len(), format!("`{}` means nothing here", shown));
     match run {
         "%" => problem.help.push("`%` stands right behind a number, as in `10%`; there is no modulo".to_owned()),
         "!" => problem.help.push("write `not`".to_owned()),

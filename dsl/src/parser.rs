@@ -53,6 +53,8 @@ struct Parser {
     /// Whether `name {` may be a tagged record; not in the list of a `for`.
     tagged: bool,
     given_up: bool,
+    /// The name of the field being read, which counts as written even if its value cannot be read.
+    partial: Option<Vec<Name>>,
     diagnostics: Vec<Diagnostic>,
 }
 
@@ -60,7 +62,7 @@ impl Parser {
     fn new(text: &str, source: usize) -> Parser {
         let mut diagnostics = Vec::new();
         let lexemes = lex(text, source, &mut diagnostics);
-        Parser { lexemes, at: 0, depth: 0, joined: false, tagged: true, given_up: false, diagnostics }
+        Parser { lexemes, at: 0, depth: 0, joined: false, tagged: true, given_up: false, partial: None, diagnostics }
     }
 
     // ---- looking and moving ----
@@ -146,8 +148,10 @@ impl Parser {
     }
 
     fn unexpected(&mut self, expected: &str) -> Reported {
-        // What the lexer has reported is not reported again.
-        if self.peek() != &Token::Bad {
+        // What the lexer has reported is not reported again, nor what comes of it right behind.
+        let behind = self.at.checked_sub(1).and_then(|at| self.lexemes.get(at));
+        let reported = behind.is_some_and(|lexeme| lexeme.token == Token::Bad) && !self.lexeme(0).first_on_line;
+        if self.peek() != &Token::Bad && !reported {
             let mut diagnostic =
                 Diagnostic::error("E0010", self.span(), format!("expected {expected}, found {}", self.found()))
                     .label(format!("expected {expected}"));
@@ -531,6 +535,7 @@ impl Parser {
                 _ => {}
             }
             let start = self.at;
+            self.partial = None;
             match self.field() {
                 Ok(field) => {
                     fields.push(field);
@@ -542,6 +547,10 @@ impl Parser {
                     }
                 }
                 Err(Reported) => {
+                    if let Some(path) = self.partial.take() {
+                        let span = path[0].span.to(path[path.len() - 1].span);
+                        fields.push(FieldSyntax { path, value: Expr { kind: ExprKind::Wrong, span } });
+                    }
                     if self.at == start && !self.at_symbol("}") {
                         self.advance();
                         if self.lexeme(0).first_on_line {
@@ -563,6 +572,12 @@ impl Parser {
             self.advance();
             path.push(self.name("the name of a field")?);
         }
+        if path.len() > DEEPEST {
+            let span = path[0].span.to(path[path.len() - 1].span);
+            self.report(Diagnostic::error("E0012", span, format!("this is nested deeper than {DEEPEST} levels")));
+            return Err(Reported);
+        }
+        self.partial = Some(path.clone());
         if !self.take_symbol("=") {
             let last = path[path.len() - 1].text.clone();
             let found_brace = self.at_symbol("{");
@@ -572,7 +587,9 @@ impl Parser {
             }
             return Err(reported);
         }
-        Ok(FieldSyntax { path, value: self.expression()? })
+        // Fields inside the value leave their own names behind.
+        let value = self.expression().inspect_err(|_| self.partial = Some(path.clone()))?;
+        Ok(FieldSyntax { path, value })
     }
 
     fn unclosed(&mut self, open: Span, bracket: &str) {

@@ -34,6 +34,15 @@ pub fn nearest_or_all(written: &str, known: &[&str]) -> Option<String> {
 
 /// `a`, `b` and `c`; none for no names. Long lists end in a count.
 pub fn list(names: &[&str]) -> Option<String> {
+    joined(names, "and")
+}
+
+/// `a`, `b` or `c`; none for no names. Long lists end in a count.
+pub fn either(names: &[&str]) -> Option<String> {
+    joined(names, "or")
+}
+
+fn joined(names: &[&str], word: &str) -> Option<String> {
     const MOST: usize = 12;
     let quoted: Vec<String> = names.iter().take(MOST).map(|name| format!("`{name}`")).collect();
     let more = names.len().saturating_sub(MOST);
@@ -41,6 +50,6 @@ pub fn list(names: &[&str]) -> Option<String> {
         ([], _) => None,
         (all, more) if more > 0 => Some(format!("{} and {more} more", all.join(", "))),
         ([only], _) => Some(only.clone()),
-        ([before @ .., last], _) => Some(format!("{} and {last}", before.join(", "))),
+        ([before @ .., last], _) => Some(format!("{} {word} {last}", before.join(", "))),
     }
 }

@@ -1,13 +1,14 @@
 //! Files to items, items to scopes and families, families to members.
 
 use super::value::{Value, ValueKind};
-use super::{Binding, Checker, Family, Items, MOST_STEPS, Member, Node, Scope};
+use super::{Binding, Checker, DEEPEST_VALUE, Family, Items, MOST_DIAGNOSTICS, MOST_STEPS, Member, Node, Scope};
+use crate::Loader;
 use crate::diagnostic::Diagnostic;
 use crate::parser::{parse, parse_expression};
 use crate::source::Span;
 use crate::suggest::{did_you_mean, nearest_or_all};
 use crate::syntax::Item;
-use crate::{Loader, Overrides};
+use std::collections::{HashMap, HashSet};
 
 impl Checker<'_> {
     /// The items of a file with those of its imports before them, each file once.
@@ -27,6 +28,7 @@ impl Checker<'_> {
         done.push(name.to_string());
         let source = self.sources.add(name, text);
         let items = parse(text, source, &mut self.diagnostics);
+        self.diagnostics.truncate(MOST_DIAGNOSTICS);
         let mut all = Vec::new();
         for item in items {
             let Item::Import { path, span } = &item else {
@@ -60,68 +62,114 @@ impl Checker<'_> {
         all
     }
 
-    /// Evaluates params in order of declaration, each under its override.
-    pub(super) fn params(&mut self, items: &Items, overrides: &Overrides) {
-        let mut used = vec![false; overrides.len()];
+    /// Evaluates params, each under its override. They may use each other and the top level's `let`s in any order.
+    pub(super) fn params(&mut self, items: &Items) {
+        let mut order: Vec<String> = Vec::new();
         for item in items {
-            let Item::Param(definition) = item else { continue };
-            let (name, span) = (definition.name.text.clone(), definition.name.span);
-            if let Some((_, _, before)) = self.params.iter().find(|(known, ..)| *known == name) {
-                let diagnostic = Diagnostic::error("E0102", span, format!("`{name}` is declared twice"))
-                    .label("declared again")
-                    .related(*before, "declared here first");
-                self.report(diagnostic);
-                continue;
-            }
-            let mut value = self.evaluate(&definition.value, 0, &[]);
-            if let ValueKind::Word(word) = &value.kind {
-                let word = word.clone();
-                self.unknown_name(&word, value.span);
-                value.kind = ValueKind::Wrong;
-            }
-            for (index, (_, text)) in overrides.iter().enumerate().filter(|(_, (known, _))| *known == name) {
-                used[index] = true;
-                let source = self.sources.add(format!("-p {name}"), text.clone());
-                let at = Span { source, start: 0, end: text.len() };
-                let mut found = Vec::new();
-                let parsed = parse_expression(text, source, &mut found);
-                let over = match (parsed, &value.kind) {
-                    (Some(expr), _) => self.evaluate(&expr, 0, &[]),
-                    (None, ValueKind::Text(_)) => Value { kind: ValueKind::Text(text.clone()), span: at },
-                    (None, _) => {
-                        self.diagnostics.append(&mut found);
+            match item {
+                Item::Param(definition) => {
+                    let (name, span) = (definition.name.text.clone(), definition.name.span);
+                    if let Some(known) = self.pending.get(&name) {
+                        let diagnostic = Diagnostic::error("E0102", span, format!("`{name}` is declared twice"))
+                            .label("declared again")
+                            .related(known.name.span, "declared here first");
+                        self.report(diagnostic);
                         continue;
                     }
-                };
-                match fit_param(&value.kind, over.kind, text) {
-                    Ok(kind) => value.kind = kind,
-                    Err(other) => {
-                        let other = Value { kind: other, span: at };
-                        self.report(
-                            Diagnostic::error(
-                                "E0117",
-                                at,
-                                format!("param `{name}` is {}, and cannot be {}", value.found(), other.found()),
-                            )
-                            .label("another type than the default")
-                            .related(span, "declared here"),
-                        );
-                    }
+                    self.pending.insert(name.clone(), definition.clone());
+                    order.push(name);
                 }
+                Item::Let(definition) => {
+                    let known = self.scopes[0].lets.entry(definition.name.text.clone());
+                    known.or_insert_with(|| (definition.value.clone(), definition.name.span));
+                }
+                _ => {}
             }
-            self.params.push((name, value, span));
         }
-        for (index, (name, text)) in overrides.iter().enumerate().filter(|(index, _)| !used[*index]) {
-            let _ = index;
+        for name in &order {
+            self.param(name);
+        }
+        let place: HashMap<&String, usize> = order.iter().enumerate().map(|(place, name)| (name, place)).collect();
+        self.params.sort_by_key(|(name, ..)| place.get(name).copied());
+        for (name, text) in self.overrides.clone() {
+            if place.contains_key(&name) {
+                continue;
+            }
             let source = self.sources.add(format!("-p {name}"), text.clone());
-            let names: Vec<String> = self.params.iter().map(|(name, ..)| name.clone()).collect();
-            let known: Vec<&str> = names.iter().map(String::as_str).collect();
+            let known: Vec<&str> = order.iter().map(String::as_str).collect();
             let at = Span { source, start: 0, end: text.len() };
             self.report(
                 Diagnostic::error("E0117", at, format!("there is no param `{name}`"))
                     .label(format!("given as `{name}={text}`"))
-                    .help_if(nearest_or_all(name, &known)),
+                    .help_if(nearest_or_all(&name, &known)),
             );
+        }
+        // `declare` looks at every `let` for itself.
+        self.scopes[0].lets.clear();
+    }
+
+    /// Evaluates one param unless it has a value.
+    pub(super) fn param(&mut self, name: &str) {
+        let Some(definition) = self.pending.remove(name) else { return };
+        let (name, span) = (definition.name.text.clone(), definition.name.span);
+        // While it is evaluated it stands for nothing, so a param that needs itself ends here.
+        self.params.push((name.clone(), Value { kind: ValueKind::Wrong, span }, span));
+        let place = self.params.len() - 1;
+        self.open_params.push(name.clone());
+        let mut value = self.evaluate(&definition.value, 0, &[]);
+        if let ValueKind::Word(word) = &value.kind {
+            let word = word.clone();
+            self.unknown_name(&word, value.span);
+            value.kind = ValueKind::Wrong;
+        }
+        let overrides: Vec<String> =
+            self.overrides.iter().filter(|(known, _)| *known == name).map(|(_, text)| text.clone()).collect();
+        for text in overrides {
+            let source = self.sources.add(format!("-p {name}"), text.clone());
+            let at = Span { source, start: 0, end: text.len() };
+            let mut found = Vec::new();
+            let parsed = parse_expression(&text, source, &mut found);
+            let over = match (parsed, &value.kind) {
+                (Some(expr), _) => self.evaluate(&expr, 0, &[]),
+                (None, ValueKind::Text(_)) => Value { kind: ValueKind::Text(text.clone()), span: at },
+                (None, _) => {
+                    self.diagnostics.append(&mut found);
+                    continue;
+                }
+            };
+            match fit_param(&value.kind, over.kind, &text) {
+                Ok(kind) => value.kind = kind,
+                Err(other) => {
+                    let other = Value { kind: other, span: at };
+                    self.report(
+                        Diagnostic::error(
+                            "E0117",
+                            at,
+                            format!("param `{name}` is {}, and cannot be {}", value.found(), other.found()),
+                        )
+                        .label("another type than the default")
+                        .related(span, "declared here"),
+                    );
+                }
+            }
+        }
+        self.open_params.pop();
+        if value.depth() > DEEPEST_VALUE {
+            self.report(
+                Diagnostic::error("E0012", span, format!("values are nested deeper than {DEEPEST_VALUE} levels"))
+                    .label("too deep"),
+            );
+            value.kind = ValueKind::Wrong;
+        }
+        self.params[place].1 = value;
+    }
+
+    /// Evaluates the top level's `let`s, so that a mistake in one that nothing uses is found too.
+    pub(super) fn lets(&mut self) {
+        let names: Vec<(String, Span)> =
+            self.scopes[0].lets.iter().map(|(name, (_, span))| (name.clone(), *span)).collect();
+        for (name, span) in names {
+            self.look_up(&name, span, 0, &[]);
         }
     }
 
@@ -158,6 +206,14 @@ impl Checker<'_> {
                             .related(*before, "declared here first");
                         self.report(diagnostic);
                     }
+                    if let Some(before) = self.names.get(&name).map(|&family| self.families[family].syntax.name.span)
+                        && scope == 0
+                    {
+                        let diagnostic = Diagnostic::error("E0102", span, format!("`{name}` is declared twice"))
+                            .label("declared again")
+                            .related(before, "declared here first");
+                        self.report(diagnostic);
+                    }
                     self.scopes[scope].lets.insert(name, (definition.value, span));
                 }
                 Item::Step(syntax) => {
@@ -178,6 +234,7 @@ impl Checker<'_> {
                     }
                     let earlier = self.names.get(&name).map(|&family| self.families[family].syntax.name.span);
                     let value = self.params.iter().find(|(known, ..)| *known == name).map(|(_, _, span)| *span);
+                    let value = value.or_else(|| self.scopes[0].lets.get(&name).map(|(_, span)| *span));
                     if let Some(before) = earlier.or(value) {
                         let diagnostic = Diagnostic::error("E0102", span, format!("`{name}` is declared twice"))
                             .label("declared again")
@@ -204,6 +261,23 @@ impl Checker<'_> {
                             );
                         }
                         outer = self.scopes[index].parent;
+                    }
+                    match self.axes.get(&block.axis.text) {
+                        Some(&(replicate, before)) if replicate != block.replicate => {
+                            let word = |replicate: bool| if replicate { "replicate" } else { "for" };
+                            let diagnostic = Diagnostic::error(
+                                "E0114",
+                                block.axis.span,
+                                format!("the axis `{}` is both of `for` and of `replicate`", block.axis.text),
+                            )
+                            .label(format!("of `{}` here", word(block.replicate)))
+                            .related(before, format!("of `{}` here", word(replicate)));
+                            self.report(diagnostic);
+                        }
+                        Some(_) => {}
+                        None => {
+                            self.axes.insert(block.axis.text.clone(), (block.replicate, block.axis.span));
+                        }
                     }
                     let inner = self.scopes.len();
                     self.scopes.push(Scope {
@@ -281,6 +355,7 @@ impl Checker<'_> {
             );
         }
         let mut found: Vec<Binding> = Vec::new();
+        let mut labels: HashSet<String> = HashSet::new();
         for item in items {
             if item.kind == ValueKind::Wrong {
                 continue;
@@ -313,7 +388,7 @@ impl Checker<'_> {
                 );
                 continue;
             }
-            if found.iter().any(|b| b.label == label) {
+            if !labels.insert(label.clone()) {
                 self.report(
                     Diagnostic::error("E0114", item.span, format!("`{label}` is twice on the axis `{}`", axis.text))
                         .label("once is enough"),

@@ -1,7 +1,7 @@
 //! Expressions to values.
 
 use super::value::{FamilyRef, Value, ValueKind};
-use super::{Binding, Checker, DEEPEST};
+use super::{Binding, Checker, DEEPEST, DEEPEST_VALUE};
 use crate::diagnostic::Diagnostic;
 use crate::source::Span;
 use crate::suggest::nearest_or_all;
@@ -19,6 +19,21 @@ impl Checker<'_> {
         if !self.tick(span) {
             return wrong(span);
         }
+        if self.nesting >= DEEPEST_VALUE {
+            self.report(
+                Diagnostic::error("E0012", span, format!("values are nested deeper than {DEEPEST_VALUE} levels"))
+                    .label("too deep"),
+            );
+            return wrong(span);
+        }
+        self.nesting += 1;
+        let value = self.evaluate_nested(expr, scope, bindings);
+        self.nesting -= 1;
+        value
+    }
+
+    fn evaluate_nested(&mut self, expr: &Expr, scope: usize, bindings: &[Binding]) -> Value {
+        let span = expr.span;
         let kind = match &expr.kind {
             ExprKind::Int(value) => ValueKind::Int(*value),
             ExprKind::Float(value) => ValueKind::Float(*value),
@@ -51,7 +66,14 @@ impl Checker<'_> {
                 }
             }
             ExprKind::Negate(inner) => match self.evaluate(inner, scope, bindings).kind {
-                ValueKind::Int(value) => value.checked_neg().map_or(ValueKind::Wrong, ValueKind::Int),
+                ValueKind::Int(value) => match value.checked_neg() {
+                    Some(value) => ValueKind::Int(value),
+                    None => self.wrong(span, "the result is too large for an integer".into(), "overflows"),
+                },
+                ValueKind::Word(word) => {
+                    self.unknown_name(&word, inner.span);
+                    ValueKind::Wrong
+                }
                 ValueKind::Float(value) => ValueKind::Float(-value),
                 ValueKind::Wrong => ValueKind::Wrong,
                 other => {
@@ -141,30 +163,60 @@ impl Checker<'_> {
                 return binding.value.kind.clone();
             }
             if let Some((expr, declared)) = self.scopes[index].lets.get(name).cloned() {
-                if self.depth >= DEEPEST {
+                if self.circular.contains(&declared) {
+                    return ValueKind::Wrong;
+                }
+                if let Some(place) = self.open_lets.iter().position(|(open, _)| *open == declared) {
+                    let circle: Vec<String> =
+                        self.open_lets[place..].iter().map(|(_, name)| format!("`{name}`")).collect();
+                    self.circular.extend(self.open_lets[place..].iter().map(|(open, _)| *open));
                     self.report(
-                        Diagnostic::error(
-                            "E0115",
-                            declared,
-                            format!("`{name}` is defined by itself, or by too many names in a row"),
-                        )
-                        .label("leads back here"),
+                        Diagnostic::error("E0115", declared, format!("`{name}` is defined by itself"))
+                            .label("leads back here")
+                            .note(format!("the circle: {}", circle.join(", "))),
                     );
                     return ValueKind::Wrong;
                 }
-                self.depth += 1;
+                if self.open_lets.len() >= DEEPEST {
+                    self.report(
+                        Diagnostic::error("E0115", span, format!("`{name}` is defined by too many names in a row"))
+                            .label("too many"),
+                    );
+                    return ValueKind::Wrong;
+                }
+                self.open_lets.push((declared, name.to_owned()));
                 let value = self.evaluate(&expr, index, bindings);
-                self.depth -= 1;
+                self.open_lets.pop();
                 return value.kind;
             }
             at = self.scopes[index].parent;
         }
-        if let Some((_, value, _)) = self.params.iter().find(|(known, ..)| known == name) {
-            return value.kind.clone();
+        if self.open_params.iter().any(|open| open == name) {
+            self.report(
+                Diagnostic::error("E0115", span, format!("the param `{name}` is defined by itself"))
+                    .label("leads back to itself"),
+            );
+            return ValueKind::Wrong;
         }
-        let _ = span;
+        if self.pending.contains_key(name) {
+            if self.open_params.len() >= DEEPEST {
+                self.report(
+                    Diagnostic::error("E0115", span, format!("`{name}` is defined by too many params in a row"))
+                        .label("too many"),
+                );
+                return ValueKind::Wrong;
+            }
+            self.param(name);
+        }
+        if let Some((_, value, _)) = self.params.iter().find(|(known, ..)| known == name) {
+            let kind = value.kind.clone();
+            let weight = value.weight();
+            return if self.spend(weight, span) { kind } else { ValueKind::Wrong };
+        }
         match self.names.get(name) {
-            Some(&family) => ValueKind::Family(FamilyRef { family, index: Vec::new(), output: None }),
+            Some(&family) => {
+                ValueKind::Family(FamilyRef { family, name: name.into(), index: Vec::new(), output: None })
+            }
             None => ValueKind::Word(name.into()),
         }
     }
@@ -281,19 +333,54 @@ impl Checker<'_> {
                 };
                 V::Bool(equal == (operator == O::Equal))
             }
-            (O::Less | O::LessOrEqual | O::Greater | O::GreaterOrEqual, ..) => match (left.number(), right.number()) {
-                (Some(a), Some(b)) => V::Bool(match operator {
+            (O::Less | O::LessOrEqual | O::Greater | O::GreaterOrEqual, ..) => match left.comparable(right) {
+                Some((a, b)) => V::Bool(match operator {
                     O::Less => a < b,
                     O::LessOrEqual => a <= b,
                     O::Greater => a > b,
                     _ => a >= b,
                 }),
-                _ => self.not_numbers(&[left, right], "a comparison", span),
+                None => self.not_numbers(&[left, right], "a comparison", span),
             },
-            (O::Add, V::Text(a), V::Text(b)) if a.len() + b.len() < 1 << 16 => V::Text(format!("{a}{b}")),
+            (O::Add, V::Text(a), V::Text(b)) if a.len() + b.len() < 1 << 16 => {
+                if !self.spend((a.len() + b.len()) / 64, span) {
+                    return V::Wrong;
+                }
+                V::Text(format!("{a}{b}"))
+            }
             (O::Add, V::List(a), V::List(b)) if ((a.len() + b.len()) as i64) < LONGEST => {
+                if !self.spend(left.weight() + right.weight(), span) {
+                    return V::Wrong;
+                }
                 V::List(a.iter().chain(b).cloned().collect())
             }
+            (O::Add, V::Text(_), V::Text(_)) | (O::Add, V::List(_), V::List(_)) => {
+                self.wrong(span, "the result is too long".into(), "too long")
+            }
+            (O::Add | O::Subtract, V::Duration(a), V::Duration(b)) => {
+                let sign = if operator == O::Add { 1.0 } else { -1.0 };
+                self.finite(a + sign * b, V::Duration, span)
+            }
+            (O::Multiply, V::Duration(a), _) if right.number().is_some() => {
+                self.finite(a * right.number().unwrap_or(1.0), V::Duration, span)
+            }
+            (O::Multiply, _, V::Duration(b)) if left.number().is_some() => {
+                self.finite(b * left.number().unwrap_or(1.0), V::Duration, span)
+            }
+            (O::Divide, V::Duration(a), _) if right.number().is_some_and(|b| b != 0.0) => {
+                self.finite(a / right.number().unwrap_or(1.0), V::Duration, span)
+            }
+            (O::Add | O::Subtract, V::Size(a), V::Size(b)) => {
+                let result = if operator == O::Add { a.checked_add(*b) } else { a.checked_sub(*b) };
+                match result {
+                    Some(bytes) if bytes >= 0 => V::Size(bytes),
+                    _ => self.wrong(span, "no such size".into(), "out of range"),
+                }
+            }
+            (O::Multiply, V::Size(a), V::Int(b)) | (O::Multiply, V::Int(b), V::Size(a)) => match a.checked_mul(*b) {
+                Some(bytes) if bytes >= 0 => V::Size(bytes),
+                _ => self.wrong(span, "no such size".into(), "out of range"),
+            },
             (O::Add | O::Subtract | O::Multiply, V::Int(a), V::Int(b)) => {
                 let result = match operator {
                     O::Add => a.checked_add(*b),
@@ -309,20 +396,34 @@ impl Checker<'_> {
                 (Some(_), Some(0.0)) if operator == O::Divide => {
                     self.wrong(span, "division by zero".into(), "divides by zero")
                 }
-                (Some(a), Some(b)) => V::Float(match operator {
-                    O::Add => a + b,
-                    O::Subtract => a - b,
-                    O::Multiply => a * b,
-                    _ => a / b,
-                }),
+                (Some(a), Some(b)) => {
+                    let result = match operator {
+                        O::Add => a + b,
+                        O::Subtract => a - b,
+                        O::Multiply => a * b,
+                        _ => a / b,
+                    };
+                    self.finite(result, V::Float, span)
+                }
                 _ => self.not_numbers(&[left, right], &format!("`{}`", operator.text()), span),
             },
         }
     }
 
+    /// A number that a field can hold.
+    fn finite(&mut self, result: f64, kind: impl Fn(f64) -> ValueKind, span: Span) -> ValueKind {
+        if result.is_finite() {
+            return kind(result);
+        }
+        self.wrong(span, "the result is too large".into(), "overflows")
+    }
+
     fn call(&mut self, function: &str, arguments: &[Value], span: Span) -> ValueKind {
         use ValueKind as V;
         if arguments.iter().any(|argument| argument.kind == V::Wrong) {
+            return V::Wrong;
+        }
+        if !self.spend(arguments.iter().map(Value::weight).sum(), span) {
             return V::Wrong;
         }
         match (function, arguments) {
@@ -332,6 +433,9 @@ impl Checker<'_> {
             ("range", [Value { kind: V::Int(from), .. }, Value { kind: V::Int(to), .. }]) => {
                 if to.saturating_sub(*from) > LONGEST {
                     return self.wrong(span, format!("the list would have more than {LONGEST} items"), "too long");
+                }
+                if !self.spend(to.saturating_sub(*from).max(0) as usize, span) {
+                    return V::Wrong;
                 }
                 V::List((*from..*to).map(|value| Value { kind: V::Int(value), span }).collect())
             }
@@ -370,7 +474,7 @@ impl Checker<'_> {
                 if whole && function != "mean" && result.abs() < 9e15 {
                     V::Int(result as i64)
                 } else {
-                    V::Float(result)
+                    self.finite(result, V::Float, span)
                 }
             }
         }

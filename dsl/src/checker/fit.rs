@@ -1,11 +1,11 @@
 //! A value against what a field wants.
 
-use super::Checker;
 use super::value::{Record, Value, ValueKind};
+use super::{Checker, with_articles};
 use crate::catalog::{Field, Type, Variant};
 use crate::diagnostic::Diagnostic;
 use crate::source::Span;
-use crate::suggest::{did_you_mean, list, nearest_or_all};
+use crate::suggest::{did_you_mean, either, nearest_or_all};
 use serde_json::{Map, Value as Json, json};
 use std::collections::BTreeMap;
 
@@ -36,7 +36,7 @@ pub fn wanted(ty: &Type) -> String {
             format!("a number{}", between(min.map(|m| m.to_string()), max.map(|m| m.to_string())))
         }
         Type::Text => "a text in quotes".into(),
-        Type::Choice(words) => list(&words.iter().map(String::as_str).collect::<Vec<_>>()).unwrap_or_default(),
+        Type::Choice(words) => either(&words.iter().map(String::as_str).collect::<Vec<_>>()).unwrap_or_default(),
         Type::Path => "a path such as `@root/folder`".into(),
         Type::Duration => "a duration such as `90s`".into(),
         Type::Size => "a size such as `2GiB`".into(),
@@ -45,9 +45,9 @@ pub fn wanted(ty: &Type) -> String {
         Type::Map(_) | Type::Record(_) => "a record `{ … }`".into(),
         Type::Tagged(variants) => {
             let names: Vec<&str> = variants.iter().map(|variant| variant.name.as_str()).collect();
-            format!("{}, with `{{ … }}`", list(&names).unwrap_or_default())
+            format!("{}, with `{{ … }}`", either(&names).unwrap_or_default())
         }
-        Type::Input(kinds) => format!("a step that gives {}", kinds.join(" or ")),
+        Type::Input(kinds) => format!("a step that gives {}", with_articles(kinds)),
         Type::Optional(inner) => format!("{} or `none`", wanted(inner)),
         Type::Any => "a value".into(),
     }
@@ -119,6 +119,13 @@ impl Checker<'_> {
         from: usize,
         out: &mut Fitted,
     ) -> Option<Json> {
+        // Tags have a name space of their own: where a tag is wanted, the name of a step is just a word.
+        if let (ValueKind::Family(_), Some(word)) = (&value.kind, value.word())
+            && matches!(ty, Type::Choice(_) | Type::Tagged(_))
+        {
+            let word = Value { kind: ValueKind::Word(word.to_owned()), span: value.span };
+            return self.fit(&word, ty, default, place, from, out);
+        }
         match (ty, &value.kind) {
             (_, ValueKind::Wrong) => None,
             (Type::Optional(_), ValueKind::None) => Some(Json::Null),
@@ -158,12 +165,13 @@ impl Checker<'_> {
             (Type::Path, ValueKind::Text(path)) => Some(json!({ "root": null, "path": path })),
             (Type::Duration, ValueKind::Duration(seconds)) => Some(json!(seconds)),
             (Type::Size, ValueKind::Size(bytes)) => Some(json!(bytes)),
-            (Type::Range(inner), ValueKind::Range(low, high, _)) => {
-                for end in [low, high] {
-                    let end = Value { kind: ValueKind::Float(*end), span: value.span };
-                    self.fit(&end, inner, None, place, from, out)?;
+            (Type::Range(inner), ValueKind::Range(low, high, whole)) => {
+                let mut ends = Vec::new();
+                for end in [*low, *high] {
+                    let kind = if *whole { ValueKind::Int(end as i64) } else { ValueKind::Float(end) };
+                    ends.push(self.fit(&Value { kind, span: value.span }, inner, None, place, from, out)?);
                 }
-                Some(json!([low, high]))
+                Some(Json::Array(ends))
             }
             (Type::List(inner), ValueKind::List(items)) => {
                 let fitted: Vec<Option<Json>> = items
@@ -210,8 +218,37 @@ impl Checker<'_> {
                 out.inputs.push(member);
                 Some(json!({ "$ref": { "step": member, "output": output } }))
             }
-            (Type::Any, _) => None,
+            (Type::Any, _) => self.fit_any(value, place, from, out),
             _ => self.mismatch(value, ty, place),
+        }
+    }
+
+    /// A value of a field that takes anything: as it is, references resolved.
+    fn fit_any(&mut self, value: &Value, place: &str, from: usize, out: &mut Fitted) -> Option<Json> {
+        let record = |checker: &mut Self, record: &Record, out: &mut Fitted| {
+            let fitted = record.iter().map(|(name, item)| {
+                let place = format!("{place}.{name}");
+                out.spans.insert(place.clone(), item.span);
+                checker.fit_any(item, &place, from, out).map(|json| (name.clone(), json))
+            });
+            let fitted: Vec<Option<(String, Json)>> = fitted.collect();
+            fitted.into_iter().collect::<Option<Map<_, _>>>().map(Json::Object)
+        };
+        match &value.kind {
+            ValueKind::Wrong => None,
+            ValueKind::Word(word) => {
+                self.unknown_name(word, value.span);
+                None
+            }
+            ValueKind::Family(_) => self.fit(value, &Type::Input(vec!["any".into()]), None, place, from, out),
+            ValueKind::List(items) => {
+                let fitted: Vec<Option<Json>> = items.iter().map(|item| self.fit_any(item, place, from, out)).collect();
+                fitted.into_iter().collect::<Option<Vec<_>>>().map(Json::Array)
+            }
+            ValueKind::Record(fields) => record(self, fields, out),
+            ValueKind::Tagged(tag, fields) => record(self, fields, out).map(|body| json!({ tag.as_str(): body })),
+            ValueKind::Path(root, path) => Some(json!({ "root": root, "path": path })),
+            _ => Some(self.json(value)),
         }
     }
 
@@ -237,8 +274,13 @@ impl Checker<'_> {
     ) -> Option<Json> {
         let Some(variant) = variants.iter().find(|variant| variant.name == tag) else {
             let names: Vec<&str> = variants.iter().map(|variant| variant.name.as_str()).collect();
+            // The tag alone, unless a name stands for the whole.
+            let mut span = value.span;
+            if self.sources.slice(span).starts_with(tag) {
+                span.end = span.start + tag.len();
+            }
             self.report(
-                Diagnostic::error("E0108", value.span, format!("`{place}` cannot be `{tag}`"))
+                Diagnostic::error("E0108", span, format!("`{place}` cannot be `{tag}`"))
                     .label("unknown here")
                     .help_if(nearest_or_all(tag, &names)),
             );

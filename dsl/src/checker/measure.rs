@@ -131,7 +131,21 @@ impl Checker<'_> {
         let _ = operator;
         let (left, right) =
             (self.expression(left, scope, bindings, order), self.expression(right, scope, bindings, order));
-        Some(Comparison { left: left?, relation, right: right?, source: self.written(expr.span) })
+        let (left, right) = (left?, right?);
+        let mut axes = Vec::new();
+        replicate_axes(&left, &mut axes);
+        replicate_axes(&right, &mut axes);
+        if let Some(other) = axes.iter().find(|other| **other != axes[0]) {
+            let (first, other) = (axes[0].clone(), other.clone());
+            self.report(
+                Diagnostic::error("E0120", expr.span, "these numbers are replicated along different axes")
+                    .label("cannot be paired")
+                    .note(format!("one along {first}, another along {other}"))
+                    .help("put the steps into the same `replicate` blocks, or index the replicate that you mean"),
+            );
+            return None;
+        }
+        Some(Comparison { left, relation, right, source: self.written(expr.span) })
     }
 
     /// An expression over measured numbers.
@@ -515,10 +529,11 @@ impl Checker<'_> {
         }
         // Rows in order of first appearance over all columns.
         let mut labels: Vec<String> = Vec::new();
+        let mut known = std::collections::HashSet::new();
         for (measured, _) in &columns {
             for member in &self.families[measured.reference.family].members {
                 for b in &self.members[*member].bindings {
-                    if b.axis == axis && !labels.contains(&b.label) {
+                    if b.axis == axis && known.insert(b.label.clone()) {
                         labels.push(b.label.clone());
                     }
                 }
@@ -558,6 +573,26 @@ impl Checker<'_> {
             .collect();
         let title = table.title.clone().unwrap_or_else(|| table.name.text.clone());
         Some(Table { name: table.name.text.clone(), title, row_axis: axis, rows, columns })
+    }
+}
+
+/// The replicate axes of every replicated measurement in an expression, such as `seed, fold`.
+fn replicate_axes(expression: &Expression, axes: &mut Vec<String>) {
+    match expression {
+        Expression::Number(_) => {}
+        Expression::Measured { cells, .. } => {
+            axes.extend(cells.iter().filter_map(|cell| cell.replicate.as_deref()).take(1).map(|label| {
+                let names: Vec<&str> =
+                    label.split(", ").map(|place| place.split('=').next().unwrap_or(place)).collect();
+                names.join(", ")
+            }));
+        }
+        Expression::Negated(inner) => replicate_axes(inner, axes),
+        Expression::Binary { left, right, .. } => {
+            replicate_axes(left, axes);
+            replicate_axes(right, axes);
+        }
+        Expression::Call { arguments, .. } => arguments.iter().for_each(|argument| replicate_axes(argument, axes)),
     }
 }
 

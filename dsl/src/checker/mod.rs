@@ -14,9 +14,9 @@ use crate::diagnostic::{Diagnostic, Severity};
 use crate::program::{Axis, Program, Step};
 use crate::source::{Sources, Span};
 use crate::suggest::{did_you_mean, nearest_or_all};
-use crate::syntax::{Expr, FieldSyntax, Item, StepSyntax};
+use crate::syntax::{Definition, Expr, FieldSyntax, Item, StepSyntax};
 use crate::{Checked, Loader, Overrides};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use value::{FamilyRef, Record, Value, ValueKind, merge_record, set};
 
 /// Names looked up, values evaluated: beyond this a text is not a program any more.
@@ -25,6 +25,10 @@ const MOST_WORK: usize = 2_000_000;
 const MOST_STEPS: usize = 100_000;
 /// Definitions or bases one upon another.
 const DEEPEST: usize = 100;
+/// Expressions inside expressions, through definitions too: what the stack surely bears.
+const DEEPEST_VALUE: usize = 400;
+/// Messages that anybody reads.
+const MOST_DIAGNOSTICS: usize = 1000;
 
 /// A place where names live: the file's top level, or a block.
 #[derive(Default)]
@@ -78,6 +82,16 @@ struct Checker<'a> {
     field_names: HashMap<(Span, String), Span>,
     work: usize,
     depth: usize,
+    nesting: usize,
+    /// Params that are not evaluated yet, and those that are being evaluated.
+    pending: BTreeMap<String, Definition>,
+    open_params: Vec<String>,
+    /// The `let`s that are being evaluated, by where they are, and those that are known to be circular.
+    open_lets: Vec<(Span, String)>,
+    circular: HashSet<Span>,
+    overrides: Overrides,
+    /// Every axis: whether it is one to average over, and where it is first.
+    axes: BTreeMap<String, (bool, Span)>,
 }
 
 /// Reads a program.
@@ -94,10 +108,18 @@ pub fn check(name: &str, text: &str, loader: &dyn Loader, catalog: &Catalog, ove
         field_names: HashMap::new(),
         work: 0,
         depth: 0,
+        nesting: 0,
+        pending: BTreeMap::new(),
+        open_params: Vec::new(),
+        open_lets: Vec::new(),
+        circular: HashSet::new(),
+        overrides: overrides.clone(),
+        axes: BTreeMap::new(),
     };
     let items = checker.read(name, text, loader);
-    checker.params(&items, overrides);
+    checker.params(&items);
     let nodes = checker.declare(items, 0);
+    checker.lets();
     checker.expand(&nodes, &[]);
     let steps = checker.steps();
     let mut program = Program { params: checker.param_values(), steps, ..Program::default() };
@@ -105,7 +127,7 @@ pub fn check(name: &str, text: &str, loader: &dyn Loader, catalog: &Catalog, ove
     checker.statements(&nodes, &[], &order, &mut program);
     let mut diagnostics = std::mem::take(&mut checker.diagnostics);
     // One mistake in a family's text is found once for each member.
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     diagnostics.retain(|d| seen.insert((d.span, d.code, d.message.clone())));
     diagnostics.sort_by_key(|d| (d.span.source, d.span.start, d.span.end));
     diagnostics.iter_mut().for_each(|d| d.locate(&checker.sources));
@@ -116,16 +138,22 @@ pub fn check(name: &str, text: &str, loader: &dyn Loader, catalog: &Catalog, ove
 impl Checker<'_> {
     fn report(&mut self, diagnostic: Diagnostic) {
         // Enough is enough; nobody reads a thousand messages.
-        if self.diagnostics.len() < 1000 {
+        if self.diagnostics.len() < MOST_DIAGNOSTICS {
             self.diagnostics.push(diagnostic);
         }
     }
 
-    /// Counts work; false once there is too much, said once.
+    /// Counts one piece of work; false once there is too much, said once.
     fn tick(&mut self, span: Span) -> bool {
-        self.work += 1;
-        if self.work == MOST_WORK {
-            self.report(
+        self.spend(1, span)
+    }
+
+    /// Counts work that grows with the program; false once there is too much, said once.
+    fn spend(&mut self, pieces: usize, span: Span) -> bool {
+        let before = self.work;
+        self.work = self.work.saturating_add(pieces);
+        if before < MOST_WORK && self.work >= MOST_WORK {
+            self.diagnostics.push(
                 Diagnostic::error("E0121", span, "the program is too large to be written out")
                     .label("while evaluating this"),
             );
@@ -134,6 +162,9 @@ impl Checker<'_> {
     }
 
     fn unknown_name(&mut self, name: &str, span: Span) {
+        if self.diagnostics.len() >= MOST_DIAGNOSTICS {
+            return;
+        }
         let mut known: Vec<&str> = self.names.keys().map(String::as_str).collect();
         known.extend(self.params.iter().map(|(name, ..)| name.as_str()));
         known.extend(self.scopes.iter().flat_map(|s| s.lets.keys().map(String::as_str).chain(s.axis.as_deref())));
@@ -195,11 +226,14 @@ impl Checker<'_> {
                         .label("another kind of step"),
                     );
                 } else {
-                    let reference = FamilyRef { family: from, index: Vec::new(), output: None };
+                    let reference =
+                        FamilyRef { family: from, name: base.text.clone(), index: Vec::new(), output: None };
                     if let Some(base_member) = self.one(&reference, &bindings, base.span) {
                         self.depth += 1;
                         record = self.raw(base_member);
                         self.depth -= 1;
+                        let weight = record.iter().map(|(_, value)| value.weight()).sum();
+                        self.spend(weight, base.span);
                     }
                 }
             } else {
@@ -299,6 +333,10 @@ impl Checker<'_> {
     fn select(&mut self, reference: &FamilyRef, bindings: &[Binding], span: Span) -> Option<Vec<usize>> {
         let family = reference.family;
         let mut found = self.families[family].members.clone();
+        // Without members its axis is wrong, which has been reported.
+        if found.is_empty() || !self.spend(found.len() / 64, span) {
+            return None;
+        }
         let axes: Vec<String> = found
             .first()
             .map(|m| self.members[*m].bindings.iter().map(|b| b.axis.clone()).collect())
@@ -373,7 +411,6 @@ impl Checker<'_> {
                 self.members[*m].bindings.iter().all(|b| b.axis != binding.axis || b.label == binding.label)
             });
         }
-        let _ = span;
         Some(found)
     }
 
@@ -423,7 +460,7 @@ impl Checker<'_> {
             }
             None => outputs.first()?,
         };
-        if !accepted.contains(&chosen.1) && chosen.1 != "any" {
+        if !accepted.contains(&chosen.1) && chosen.1 != "any" && !accepted.iter().any(|artifact| artifact == "any") {
             let fitting: Vec<String> = outputs
                 .iter()
                 .filter(|(_, artifact)| accepted.contains(artifact))
@@ -432,7 +469,7 @@ impl Checker<'_> {
             let mut diagnostic = Diagnostic::error(
                 "E0109",
                 span,
-                format!("`{place}` takes {}, and `{name}` gives {}", accepted.join(" or "), chosen.1),
+                format!("`{place}` takes {}, and `{name}` gives {}", with_articles(accepted), with_article(&chosen.1)),
             )
             .label(format!("this is a `{kind_name}`"));
             if !fitting.is_empty() {
@@ -577,6 +614,20 @@ impl Checker<'_> {
             ValueKind::Family(reference) => json!(self.family_name(reference.family)),
         }
     }
+}
+
+/// `an encoder`, but `images`.
+fn with_article(artifact: &str) -> String {
+    match artifact.as_bytes().first() {
+        _ if artifact.ends_with('s') => artifact.to_owned(),
+        Some(b'a' | b'e' | b'i' | b'o' | b'u') => format!("an {artifact}"),
+        _ => format!("a {artifact}"),
+    }
+}
+
+/// Several of them, joined by `or`.
+pub(crate) fn with_articles(artifacts: &[String]) -> String {
+    artifacts.iter().map(|artifact| with_article(artifact)).collect::<Vec<_>>().join(" or ")
 }
 
 fn renumber(value: &mut serde_json::Value, new: &[usize]) {

@@ -54,6 +54,8 @@ pub enum ValueKind {
 pub struct FamilyRef {
     /// Index of the family.
     pub family: usize,
+    /// The family's name.
+    pub name: String,
     /// Places on axes: axis if named, label, where.
     pub index: Vec<(Option<String>, String, Span)>,
     /// The output, if written.
@@ -61,6 +63,18 @@ pub struct FamilyRef {
 }
 
 impl Value {
+    /// The bare word that it is where a tag or a choice is wanted: the name of a step is one as well, since tags
+    /// have a name space of their own.
+    pub fn word(&self) -> Option<&str> {
+        match &self.kind {
+            ValueKind::Word(word) => Some(word),
+            ValueKind::Family(reference) if reference.index.is_empty() && reference.output.is_none() => {
+                Some(&reference.name)
+            }
+            _ => None,
+        }
+    }
+
     /// For `expected …, found …`.
     pub fn found(&self) -> String {
         match &self.kind {
@@ -94,6 +108,37 @@ impl Value {
         })
     }
 
+    /// How many values it is made of, itself among them.
+    pub fn weight(&self) -> usize {
+        1 + match &self.kind {
+            ValueKind::List(items) => items.iter().map(Value::weight).sum(),
+            ValueKind::Record(record) | ValueKind::Tagged(_, record) => {
+                record.iter().map(|(_, value)| value.weight()).sum()
+            }
+            _ => 0,
+        }
+    }
+
+    /// How many levels it has.
+    pub fn depth(&self) -> usize {
+        1 + match &self.kind {
+            ValueKind::List(items) => items.iter().map(Value::depth).max().unwrap_or(0),
+            ValueKind::Record(record) | ValueKind::Tagged(_, record) => {
+                record.iter().map(|(_, value)| value.depth()).max().unwrap_or(0)
+            }
+            _ => 0,
+        }
+    }
+
+    /// Both as numbers, when they are of one sort: numbers, durations or sizes.
+    pub fn comparable(&self, other: &Value) -> Option<(f64, f64)> {
+        match (&self.kind, &other.kind) {
+            (ValueKind::Duration(a), ValueKind::Duration(b)) => Some((*a, *b)),
+            (ValueKind::Size(a), ValueKind::Size(b)) => Some((*a as f64, *b as f64)),
+            _ => self.number().zip(other.number()),
+        }
+    }
+
     /// As a number.
     pub fn number(&self) -> Option<f64> {
         match self.kind {
@@ -106,6 +151,12 @@ impl Value {
 
 /// Lays `over` on `under`: fields replace, records and records with the same tag merge.
 pub fn merge(under: &mut Value, over: Value) {
+    // A bare tag is the tag with nothing between its braces.
+    if let ValueKind::Tagged(tag, _) = &under.kind
+        && over.word() == Some(tag)
+    {
+        return;
+    }
     match (&mut under.kind, over.kind) {
         (ValueKind::Record(fields), ValueKind::Record(news)) => merge_record(fields, news),
         (ValueKind::Tagged(tag, fields), ValueKind::Tagged(new, news)) if *tag == new => merge_record(fields, news),
@@ -142,8 +193,8 @@ pub fn set(fields: &mut Record, path: &[String], value: Value) {
         }
         return;
     }
-    if let ValueKind::Word(tag) = &slot.kind {
-        slot.kind = ValueKind::Tagged(tag.clone(), Vec::new());
+    if let Some(tag) = slot.word() {
+        slot.kind = ValueKind::Tagged(tag.to_owned(), Vec::new());
     }
     match &mut slot.kind {
         ValueKind::Record(inner) | ValueKind::Tagged(_, inner) => set(inner, rest, value),

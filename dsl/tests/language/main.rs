@@ -1,0 +1,9 @@
+//! The language as its users meet it: whole texts checked against a small catalog.
+
+mod catalog;
+mod diagnostics;
+mod families;
+mod grammar;
+mod robust;
+mod values;
+mod verdicts;

@@ -1,0 +1,100 @@
+//! Claims decided from numbers.
+
+use crate::catalog::program;
+use harness_dsl::{Outcome, Pick, Verdict, evaluate_claim, summarise};
+
+/// Decides `condition` over `a` and `b`, which have these numbers by seed.
+fn decide(condition: &str, a: &[f64], b: &[Option<f64>]) -> Verdict {
+    let seeds = |n: usize| (1..=n).map(|seed| seed.to_string()).collect::<Vec<_>>().join(", ");
+    let program = program(&format!(
+        "scenes world {{}}
+        replicate seed in [{}] {{ pretrain a {{ data = world }} }}
+        replicate seed in [{}] {{ pretrain b {{ data = world }} }}
+        claim \"c\" {{ {condition} }}",
+        seeds(a.len()),
+        seeds(b.len())
+    ));
+    evaluate_claim(&program.claims[0], &|step, metric, pick| {
+        assert_eq!((metric, pick), ("loss", Pick::Last));
+        let step = &program.steps[step];
+        let seed: usize = step.axes[0].value.parse().unwrap();
+        if step.name == "a" { Some(a[seed - 1]) } else { b[seed - 1] }
+    })
+}
+
+fn some(values: &[f64]) -> Vec<Option<f64>> {
+    values.iter().copied().map(Some).collect()
+}
+
+#[test]
+fn the_interval_of_paired_differences_decides() {
+    let above = decide("a.loss.last > b.loss.last", &[11.0, 12.0, 13.0], &some(&[1.0, 2.0, 2.0]));
+    assert_eq!(above.outcome, Outcome::Holds);
+    // Differences 10, 10, 11: mean 31/3, sd 1/sqrt 3, t(0.975, 2) = 4.30265272975 (tables of Student's t).
+    let interval = above.difference.unwrap();
+    let half = 4.302_652_729_75 / 3.0;
+    assert!((interval.mean - 31.0 / 3.0).abs() < 1e-9);
+    assert!((interval.low - (31.0 / 3.0 - half)).abs() < 1e-6, "{interval:?}");
+    assert!((interval.high - (31.0 / 3.0 + half)).abs() < 1e-6, "{interval:?}");
+    assert_eq!((interval.n, above.single), (3, false));
+    assert_eq!(above.detail, "mean difference 10.33, 95 % interval 8.899 to 11.77, n = 3");
+
+    let below = decide("a.loss.last < b.loss.last", &[11.0, 12.0, 13.0], &some(&[1.0, 2.0, 2.0]));
+    assert_eq!(below.outcome, Outcome::Fails);
+    let spread = decide("a.loss.last > b.loss.last", &[1.0, 5.0, 9.0], &some(&[0.0, 6.0, 3.0]));
+    assert_eq!(spread.outcome, Outcome::Undecided);
+    // The same numbers, unpaired, would be far from deciding anything.
+    let paired = decide("a.loss.last > b.loss.last", &[1.1, 50.2, 99.1], &some(&[0.0, 49.0, 98.0]));
+    assert_eq!(paired.outcome, Outcome::Holds);
+}
+
+#[test]
+fn equal_differences_have_a_point_for_an_interval() {
+    let equal = decide("a.loss.last >= b.loss.last + 1", &[2.0, 3.0], &some(&[1.0, 2.0]));
+    assert_eq!((equal.outcome, equal.difference.unwrap().mean), (Outcome::Holds, 0.0));
+    let strict = decide("a.loss.last > b.loss.last + 1", &[2.0, 3.0], &some(&[1.0, 2.0]));
+    assert_eq!(strict.outcome, Outcome::Fails);
+}
+
+#[test]
+fn a_single_pair_never_holds() {
+    let won = decide("a.loss.last > b.loss.last", &[2.0], &some(&[1.0]));
+    assert_eq!((won.outcome, won.single, won.difference), (Outcome::Undecided, true, None));
+    let lost = decide("a.loss.last < b.loss.last", &[2.0], &some(&[1.0]));
+    assert_eq!((lost.outcome, lost.single), (Outcome::Fails, true));
+}
+
+#[test]
+fn missing_numbers_are_named() {
+    let verdict = decide("a.loss.last > b.loss.last", &[2.0, 3.0], &[Some(1.0), None]);
+    assert_eq!(verdict.outcome, Outcome::Undecided);
+    assert_eq!(verdict.missing, ["b.loss.last (seed=2)"]);
+    let nan = decide("a.loss.last > b.loss.last", &[2.0, f64::NAN], &some(&[1.0, 1.0]));
+    assert_eq!(nan.outcome, Outcome::Undecided);
+    let zero = decide("a.loss.last / b.loss.last > 1", &[2.0, 3.0], &some(&[0.0, 0.0]));
+    assert_eq!(zero.outcome, Outcome::Undecided);
+}
+
+#[test]
+fn common_replicates_are_paired_and_said() {
+    let verdict = decide("a.loss.last > b.loss.last", &[2.0, 3.0, 4.0], &some(&[1.0, 1.5]));
+    assert_eq!(verdict.difference.unwrap().n, 2);
+    assert!(verdict.detail.ends_with("paired on the 2 common replicates only (seed=1; seed=2)"), "{}", verdict.detail);
+}
+
+#[test]
+fn every_comparison_must_hold() {
+    let both = "a.loss.last > b.loss.last and a.loss.last > 100";
+    assert_eq!(decide(both, &[2.0, 2.1], &some(&[1.0, 1.1])).outcome, Outcome::Fails);
+    let one = decide("mean(a.loss.last, 4) > max(b.loss.last, 1)", &[2.0, 2.0], &some(&[1.0, 1.5]));
+    assert_eq!(one.difference.unwrap().mean, 1.75);
+}
+
+#[test]
+fn replicates_in_short() {
+    let three = summarise(&[1.0, 2.0, 4.0]);
+    assert_eq!((three.n, three.mean), (3, 7.0 / 3.0));
+    assert!((three.sd.unwrap() - (7.0f64 / 3.0).sqrt()).abs() < 1e-12);
+    assert_eq!(summarise(&[5.0]).sd, None);
+    assert!(summarise(&[]).mean.is_nan());
+}
