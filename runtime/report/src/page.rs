@@ -98,7 +98,10 @@ fn context(summary: &Summary) -> Context {
     context.insert("figures", &figures);
     context.insert("steps", &steps);
     context.insert("wall", &seconds(summary.run.wall_s));
-    context.insert("compute", &seconds(summary.steps.iter().map(|step| step.seconds).sum()));
+    // Steps with the same key are one computation.
+    let mut seen = std::collections::BTreeSet::new();
+    let computed = summary.steps.iter().filter(|step| seen.insert(step.key.as_str()));
+    context.insert("compute", &seconds(computed.map(|step| step.seconds).sum()));
     context.insert("verdicts", &verdicts(&summary.claims));
     context
 }
