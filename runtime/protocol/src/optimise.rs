@@ -51,7 +51,11 @@ pub enum Schedule {
 /// Half a cosine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Cosine {}
+pub struct Cosine {
+    /// Number of the first epoch: 0, or 1 as in the MoCo notebook for CIFAR, where the last epoch has a rate of 0.
+    #[schemars(range(min = 0, max = 1))]
+    pub first: u64,
+}
 
 /// Nothing to set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -91,7 +95,7 @@ fn tenth() -> f64 {
 
 impl Default for Schedule {
     fn default() -> Self {
-        Self::Cosine(Cosine {})
+        Self::Cosine(Cosine::default())
     }
 }
 
@@ -100,7 +104,10 @@ impl Schedule {
     pub fn rate(&self, lr: f64, epoch: u64, epochs: u64) -> f64 {
         let share = epoch as f64 / epochs as f64;
         match self {
-            Self::Cosine(_) => 0.5 * lr * (1.0 + (std::f64::consts::PI * share).cos()),
+            Self::Cosine(cosine) => {
+                let share = (epoch + cosine.first) as f64 / epochs as f64;
+                0.5 * lr * (1.0 + (std::f64::consts::PI * share).cos())
+            }
             Self::Steps(steps) => lr * steps.factor.powi(steps.at.iter().filter(|&&at| epoch >= at).count() as i32),
             Self::Poly(poly) => lr * (1.0 - share).powf(poly.power),
             Self::Constant(_) => lr,
@@ -139,6 +146,12 @@ mod tests {
                 rate(epoch, epochs)
             );
         }
+    }
+
+    #[test]
+    fn cosine_may_count_from_one() {
+        let rate = |e| Schedule::Cosine(Cosine { first: 1 }).rate(0.06, e, 200);
+        assert!((rate(0) - 0.059996299).abs() < 1e-8 && rate(199).abs() < 1e-15 && (rate(99) - 0.03).abs() < 1e-12);
     }
 
     #[test]

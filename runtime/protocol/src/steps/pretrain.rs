@@ -41,11 +41,58 @@ pub struct Moco {
     pub temperature: f64,
     /// Head of two layers with a ReLU (MoCo v2) instead of one linear layer.
     pub mlp: bool,
+    /// Whether each crop is also the other one's key (the MoCo notebook for CIFAR): the two losses are added, and the
+    /// queue takes the keys of both. For two crops only.
+    pub symmetric: bool,
+    /// The auxiliary loss that pulls queries to their nearest neighbours too (the study's section on them).
+    pub neighbours: Option<Neighbours>,
+}
+
+/// The nearest-neighbour loss: among a second, aligned queue of the key encoder's backbone features, each query's
+/// nearest are looked up, and its embedding is pulled to their embeddings.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Neighbours {
+    /// Neighbours of each query; at most the queue's length.
+    #[schemars(range(min = 1))]
+    pub k: u64,
+    /// Its share beside InfoNCE.
+    #[schemars(range(min = 0.0))]
+    pub weight: f64,
+    /// First epochs that go without it: the study took 5 of 200, 20 of 800.
+    pub warmup: u64,
+    /// When the new keys enter the queue that neighbours are looked up in.
+    pub enqueue: Enqueue,
+}
+
+impl Default for Neighbours {
+    fn default() -> Self {
+        Self { k: 20, weight: 0.4, warmup: 0, enqueue: Enqueue::Last }
+    }
+}
+
+/// When the new keys enter the queue of features.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Enqueue {
+    /// After the loss, so that both queues hold the same pictures at the same place (the released warm-up builder).
+    Last,
+    /// Before the neighbours are looked up, while the embeddings are still the old ones: most queries then count an
+    /// unrelated picture among their neighbours. As in the first released builder, for comparison.
+    First,
 }
 
 impl Default for Moco {
     fn default() -> Self {
-        Self { dim: 128, queue: int::<65536>(), momentum: 0.999, temperature: 0.2, mlp: yes() }
+        Self {
+            dim: 128,
+            queue: int::<65536>(),
+            momentum: 0.999,
+            temperature: 0.2,
+            mlp: yes(),
+            symmetric: false,
+            neighbours: None,
+        }
     }
 }
 
@@ -172,13 +219,41 @@ impl StepKind for Pretrain {
         problems.extend(self.schedule.problems("schedule"));
         problems.extend(self.views.problems("views"));
         let Contrast::Moco(moco) = &self.contrast;
-        if !moco.queue.is_multiple_of(self.batch) {
-            let below = moco.queue - moco.queue % self.batch;
-            let nearest = if below == 0 { self.batch } else { below };
+        let keys = if moco.symmetric { 2 * self.batch } else { self.batch };
+        if !moco.queue.is_multiple_of(keys) {
+            let below = moco.queue - moco.queue % keys;
+            let nearest = if below == 0 { keys } else { below };
+            let twice = if moco.symmetric { "twice " } else { "" };
             problems.push(Problem::new(
                 "contrast.moco.queue",
-                format!("a queue of {} is not a multiple of the batch of {}; {nearest} is", moco.queue, self.batch),
+                format!(
+                    "a queue of {} is not a multiple of {twice}the batch of {}; {nearest} is",
+                    moco.queue, self.batch
+                ),
             ));
+        }
+        if moco.symmetric && !matches!(self.views, Views::TwoCrops(_)) {
+            problems.push(Problem::new("contrast.moco.symmetric", "a symmetric loss takes `views = two_crops`"));
+        }
+        if let Some(neighbours) = moco.neighbours {
+            if neighbours.k > moco.queue {
+                problems.push(Problem::new(
+                    "contrast.moco.neighbours.k",
+                    format!("{} neighbours cannot be found in a queue of {}", neighbours.k, moco.queue),
+                ));
+            }
+            if neighbours.warmup >= self.epochs {
+                problems.push(Problem::new(
+                    "contrast.moco.neighbours.warmup",
+                    format!("a warm-up of {} epochs leaves none of the {}", neighbours.warmup, self.epochs),
+                ));
+            }
+            if moco.symmetric {
+                problems.push(Problem::new(
+                    "contrast.moco.neighbours",
+                    "neighbours are defined for the one-sided loss; leave `symmetric` out",
+                ));
+            }
         }
         if !self.batch.is_multiple_of(self.batch_norm.groups) {
             problems.push(Problem::new(

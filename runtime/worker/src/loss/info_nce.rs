@@ -7,7 +7,7 @@ use tch::{Kind, Reduction, Tensor};
 /// `queries`, `positives`: [n, dim], rows of length 1, row by row each other's match. `queue`: [keys, dim], rows of
 /// length 1. The gradient flows through the queries alone when the others carry none.
 pub fn info_nce(queries: &Tensor, positives: &Tensor, queue: &Tensor, temperature: f64) -> Tensor {
-    let positive = (queries * positives).sum_dim_intlist([1i64].as_slice(), true, Kind::Float);
+    let positive = (queries * positives).sum_dim_intlist([1i64].as_slice(), true, queries.kind());
     let negative = queries.matmul(&queue.transpose(0, 1));
     let logits = Tensor::cat(&[positive, negative], 1) / temperature;
     let target = Tensor::zeros([queries.size()[0]], (Kind::Int64, queries.device()));

@@ -1,15 +1,33 @@
 //! The two encoders of MoCo (He et al. 2020) and the queue of keys.
 
 use harness_protocol::model::Architecture;
-use harness_protocol::steps::pretrain::Moco as Settings;
+use harness_protocol::steps::pretrain::{Enqueue, Moco as Settings};
 use tch::{Device, Tensor, no_grad};
 
 use crate::error::Result;
 use crate::features::normalised;
+use crate::loss::{info_nce, nearest, neighbours};
 use crate::model::head::Head;
 use crate::model::resnet::Resnet;
 use crate::model::store::Store;
+use crate::optim::Sgd;
 use crate::seed;
+
+/// What a tower makes of pictures; rows of length 1.
+#[derive(Debug)]
+pub struct Embedded {
+    /// The backbone's averaged map, g: [n, features].
+    pub features: Tensor,
+    /// The head's output, h: [n, dim].
+    pub embedding: Tensor,
+}
+
+impl Embedded {
+    fn cat(parts: &[&Self]) -> Self {
+        let join = |of: fn(&Self) -> &Tensor| Tensor::cat(&parts.iter().map(|part| of(part)).collect::<Vec<_>>(), 0);
+        Self { features: join(|part| &part.features), embedding: join(|part| &part.embedding) }
+    }
+}
 
 /// A ResNet with its head.
 #[derive(Debug)]
@@ -30,10 +48,35 @@ impl Tower {
         Ok(Self { store, resnet, head })
     }
 
-    /// Embeddings of length 1, with batch norm in training mode and split in `groups`. x: [n, 3, h, w].
-    pub fn embed(&self, x: &Tensor, groups: i64) -> Tensor {
-        normalised(&self.head.forward(&self.resnet.forward_split(x, groups)))
+    /// Features and embeddings, with batch norm in training mode and split in `groups`. x: [n, 3, h, w].
+    pub fn embed(&self, x: &Tensor, groups: i64) -> Embedded {
+        let features = self.resnet.forward_split(x, groups);
+        let embedding = normalised(&self.head.forward(&features));
+        Embedded { features: normalised(&features.detach()), embedding }
     }
+}
+
+/// Views of a step's n pictures, normalised: squares as [rows, 3, side, side].
+#[derive(Debug)]
+pub struct Sample {
+    /// One large crop of each picture.
+    pub query: Tensor,
+    /// The other one.
+    pub key: Tensor,
+    /// Small crops: all of the first picture, then all of the second…; a multiple of n rows.
+    pub small: Option<Tensor>,
+}
+
+/// What changes from step to step.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn<'a> {
+    /// Learning rate.
+    pub lr: f64,
+    /// Orders that keys are spread over the groups of batch norm in: that of the key crops and, for a symmetric loss,
+    /// that of the query crops.
+    pub shuffles: [&'a [i64]; 2],
+    /// Whether the neighbours' loss counts: its warm-up is over.
+    pub neighbours: bool,
 }
 
 /// Query encoder, key encoder, queue.
@@ -45,26 +88,107 @@ pub struct Moco {
     pub key: Tower,
     /// Keys of earlier batches, [keys, dim], rows of length 1.
     pub queue: Tensor,
+    /// The same keys as the backbone sees them, row by row, [keys, features]; only where neighbours are looked for.
+    pub features: Option<Tensor>,
     /// Row that the next key goes to.
     pub pointer: i64,
+    settings: Settings,
+    groups: i64,
 }
 
 impl Moco {
-    /// Untrained encoders, the key's weights a copy of the query's, and a queue of random directions.
+    /// Untrained encoders, the key's weights a copy of the query's, and queues of random directions. Batch norm has
+    /// statistics of its own in each of `groups` parts of a batch.
     ///
     /// # Errors
     /// None that settings of the protocol's ranges give.
-    pub fn new(architecture: &Architecture, settings: &Settings, seed: u64, device: Device) -> Result<Self> {
+    pub fn new(
+        architecture: &Architecture,
+        settings: &Settings,
+        groups: u64,
+        seed: u64,
+        device: Device,
+    ) -> Result<Self> {
         let mut store = Store::default();
         Resnet::init(&mut store, seed, architecture);
         let dim = settings.dim as i64;
         Head::init(&mut store, seed, architecture.features(), dim, settings.mlp);
-        let store = store.to_device(device);
+        let rows = settings.queue as i64;
+        let random = |name: &str, width| normalised(&seed::normal(seed, name, &[rows, width], 1.0)).to_device(device);
+        let features = settings.neighbours.map(|_| random("queue of features", architecture.features()));
+        Self::with(architecture, settings, groups, store.to_device(device), random("queue", dim), features)
+    }
+
+    /// From given tensors: the network's with its head, and the queues; both encoders start from the same.
+    ///
+    /// # Errors
+    /// A tensor is missing.
+    pub fn with(
+        architecture: &Architecture,
+        settings: &Settings,
+        groups: u64,
+        store: Store,
+        queue: Tensor,
+        features: Option<Tensor>,
+    ) -> Result<Self> {
         let key = Tower::bind(store.deep_copy(), architecture)?;
         store.train(true);
         let query = Tower::bind(store, architecture)?;
-        let queue = normalised(&seed::normal(seed, "queue", &[settings.queue as i64, dim], 1.0)).to_device(device);
-        Ok(Self { query, key, queue, pointer: 0 })
+        Ok(Self { query, key, queue, features, pointer: 0, settings: *settings, groups: groups as i64 })
+    }
+
+    /// One step in MoCo's order: queries, the key encoder's move, keys, the loss against the old queue; then gradients,
+    /// the queue's turn and the weights' step along `sgd`. The loss, nats; if it is not finite, nothing was learned.
+    ///
+    /// # Errors
+    /// libtorch's, such as too little memory.
+    pub fn learn(&mut self, sample: &Sample, sgd: &mut Sgd, turn: Turn) -> Result<f64> {
+        let large = self.query.embed(&sample.query, self.groups);
+        // Small crops go through on their own, so that their batch norm statistics are their own.
+        let small = sample.small.as_ref().map(|small| self.query.embed(small, self.groups));
+        let back = self.settings.symmetric.then(|| self.query.embed(&sample.key, self.groups));
+        self.follow(self.settings.momentum);
+        let keys = self.keys(&sample.key, turn.shuffles[0]);
+        let back_keys = self.settings.symmetric.then(|| self.keys(&sample.query, turn.shuffles[1]));
+
+        let (queries, positives) = match &small {
+            Some(small) => {
+                let times = small.embedding.size()[0] / keys.embedding.size()[0];
+                let repeated = keys.embedding.repeat_interleave_self_int(times, Some(0), None);
+                (Embedded::cat(&[&large, small]), Tensor::cat(&[&keys.embedding, &repeated], 0))
+            }
+            None => (large, keys.embedding.shallow_clone()),
+        };
+        let temperature = self.settings.temperature;
+        let mut loss = info_nce(&queries.embedding, &positives, &self.queue, temperature);
+        let mut fresh = keys;
+        if let (Some(back), Some(back_keys)) = (back, back_keys) {
+            loss += info_nce(&back.embedding, &back_keys.embedding, &self.queue, temperature);
+            fresh = Embedded::cat(&[&back_keys, &fresh]);
+        }
+        let early = matches!(self.settings.neighbours, Some(n) if n.enqueue == Enqueue::First);
+        if let (Some(settings), Some(features)) = (&self.settings.neighbours, &self.features)
+            && turn.neighbours
+        {
+            let found = if early {
+                // As first published: the features' queue has the new keys already, the logits' queue has not.
+                let features = features.copy();
+                overwrite(&features, self.pointer, &fresh.features);
+                nearest(&queries.features, &features, settings.k)
+            } else {
+                nearest(&queries.features, features, settings.k)
+            };
+            loss += neighbours(&queries.embedding, &self.queue, &found, temperature) * settings.weight;
+        }
+
+        let value = loss.f_double_value(&[])?;
+        if value.is_finite() {
+            let weights: Vec<&Tensor> = sgd.tensors().collect();
+            let gradients = Tensor::f_run_backward(&[&loss], &weights, false, false)?;
+            self.enqueue(&fresh);
+            sgd.step_along(gradients, turn.lr);
+        }
+        Ok(value)
     }
 
     /// key ← m·key + (1 − m)·query, weights only.
@@ -80,24 +204,31 @@ impl Moco {
 
     /// Embeddings of key crops, without gradients. With several groups of batch norm the pictures are shuffled among
     /// them by `order` and the embeddings put back, so that statistics do not tell which key belongs to which query.
-    pub fn keys(&self, x: &Tensor, groups: i64, order: &[i64]) -> Tensor {
+    fn keys(&self, x: &Tensor, order: &[i64]) -> Embedded {
         no_grad(|| {
-            if groups == 1 {
+            if self.groups == 1 {
                 return self.key.embed(x, 1);
             }
             let order = Tensor::from_slice(order).to_device(x.device());
             // Selecting where channels come last keeps them there in memory, which convolutions are faster with.
             let rows = x.permute([0, 2, 3, 1]).index_select(0, &order).permute([0, 3, 1, 2]);
-            unshuffled(&self.key.embed(&rows, groups), &order)
+            let Embedded { features, embedding } = self.key.embed(&rows, self.groups);
+            Embedded { features: unshuffled(&features, &order), embedding: unshuffled(&embedding, &order) }
         })
     }
 
-    /// Writes the rows of `keys` over the oldest ones. The queue's length is a multiple of their number.
-    pub fn enqueue(&mut self, keys: &Tensor) {
-        let count = keys.size()[0];
-        no_grad(|| self.queue.narrow(0, self.pointer, count).copy_(keys));
-        self.pointer = (self.pointer + count) % self.queue.size()[0];
+    /// Writes keys over the oldest ones. The queue's length is a multiple of their number.
+    fn enqueue(&mut self, keys: &Embedded) {
+        overwrite(&self.queue, self.pointer, &keys.embedding);
+        if let Some(features) = &self.features {
+            overwrite(features, self.pointer, &keys.features);
+        }
+        self.pointer = (self.pointer + keys.embedding.size()[0]) % self.queue.size()[0];
     }
+}
+
+fn overwrite(queue: &Tensor, pointer: i64, rows: &Tensor) {
+    no_grad(|| queue.narrow(0, pointer, rows.size()[0]).copy_(rows));
 }
 
 /// Undoes `index_select(0, order)`.
@@ -113,7 +244,7 @@ mod tests {
     fn tiny(queue: u64) -> Moco {
         let architecture = Architecture::Resnet18(Config { stem: Stem::Small, width: 0.0625 });
         let settings = Settings { dim: 4, queue, mlp: true, ..Settings::default() };
-        Moco::new(&architecture, &settings, 1, Device::Cpu).unwrap()
+        Moco::new(&architecture, &settings, 1, 1, Device::Cpu).unwrap()
     }
 
     #[test]
@@ -129,7 +260,10 @@ mod tests {
     #[test]
     fn the_queue_is_overwritten_in_order_and_wraps() {
         let mut moco = tiny(6);
-        let rows = |value: f64| Tensor::full([2, 4], value, (tch::Kind::Float, Device::Cpu));
+        let rows = |value: f64| {
+            let rows = Tensor::full([2, 4], value, (tch::Kind::Float, Device::Cpu));
+            Embedded { features: rows.shallow_clone(), embedding: rows }
+        };
         let old = moco.queue.copy();
         assert!((old.norm_scalaropt_dim(2, [1i64].as_slice(), false) - 1.0).abs().max().double_value(&[]) < 1e-6);
         for value in 1..=4 {
@@ -178,10 +312,10 @@ mod tests {
         let x = seed::normal(2, "x", &[4, 3, 8, 8], 1.0);
         let keys = normalised(&seed::normal(3, "keys", &[4, 4], 1.0));
         let settings = harness_protocol::optimise::Sgd { lr: 0.1, momentum: 0.9, weight_decay: 0.0 };
-        let mut sgd = crate::optim::Sgd::new(moco.query.store.parameters(), &settings);
+        let mut sgd = Sgd::new(moco.query.store.parameters(), &settings);
         let mut losses = Vec::new();
         for _ in 0..60 {
-            let loss = crate::loss::info_nce(&moco.query.embed(&x, 1), &keys, &keys, 0.2);
+            let loss = info_nce(&moco.query.embed(&x, 1).embedding, &keys, &keys, 0.2);
             losses.push(loss.double_value(&[]));
             let weights: Vec<&Tensor> = sgd.tensors().collect();
             let gradients = Tensor::run_backward(&[&loss], &weights, false, false);

@@ -191,7 +191,7 @@ impl Resnet {
 
     /// Features: the last map averaged over positions. [n, 3, h, w] to [n, features].
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
-        self.map(x, mode, 4).mean_dim([2i64, 3].as_slice(), false, Kind::Float)
+        self.map(x, mode, 4).mean_dim([2i64, 3].as_slice(), false, None)
     }
 
     /// Training pass with batch norm statistics of their own for each of `groups` contiguous parts of the batch; the

@@ -16,9 +16,8 @@ use tch::{Kind, Tensor};
 use crate::context::Context;
 use crate::data::{Images, Pictures};
 use crate::error::{Error, Result};
-use crate::loss::info_nce;
 use crate::metric::knn::accuracy;
-use crate::model::contrastive::Moco;
+use crate::model::contrastive::{Moco, Sample, Turn};
 use crate::model::{Encoder, Store, store};
 use crate::optim::Sgd;
 use crate::provenance::provenance;
@@ -108,7 +107,7 @@ impl<'a> Run<'a> {
     fn start(context: &'a Context<'a>, params: &'a Params, steps: u64, watch: Option<Watch<'a>>) -> Result<Self> {
         let Contrast::Moco(settings) = params.contrast;
         let Optimizer::Sgd(optimizer) = params.optimizer;
-        let moco = Moco::new(&params.encoder, &settings, params.seed, context.device)?;
+        let moco = Moco::new(&params.encoder, &settings, params.batch_norm.groups, params.seed, context.device)?;
         let sgd = Sgd::new(moco.query.store.parameters(), &optimizer);
         let place = Place { key: context.job.key.clone(), ..Place::default() };
         let mut run = Self { context, params, settings, steps, watch, moco, sgd, place, lr: optimizer.lr };
@@ -121,7 +120,8 @@ impl<'a> Run<'a> {
                 Err(error) => {
                     context.warn(format!("the checkpoint cannot be used, starting from the beginning: {error}"));
                     let place = Place { key: context.job.key.clone(), ..Place::default() };
-                    let moco = Moco::new(&params.encoder, &settings, params.seed, context.device)?;
+                    let moco =
+                        Moco::new(&params.encoder, &settings, params.batch_norm.groups, params.seed, context.device)?;
                     let sgd = Sgd::new(moco.query.store.parameters(), &optimizer);
                     run = Self { moco, sgd, place, ..run };
                 }
@@ -138,6 +138,9 @@ impl<'a> Run<'a> {
     fn save(&mut self) -> Result<()> {
         self.place.pointer = self.moco.pointer;
         let mut tensors = BTreeMap::from([("queue".to_string(), self.moco.queue.shallow_clone())]);
+        if let Some(features) = &self.moco.features {
+            tensors.insert("features".into(), features.shallow_clone());
+        }
         let parts = [("query", &self.moco.query.store), ("key", &self.moco.key.store)];
         for (part, store) in parts {
             tensors.extend(store.tensors().iter().map(|(name, tensor)| (format!("{part}/{name}"), tensor.detach())));
@@ -164,7 +167,10 @@ impl<'a> Run<'a> {
                 Some(("momentum", name)) => {
                     momenta.insert(name.to_string(), tensor);
                 }
-                _ => tch::no_grad(|| self.moco.queue.f_copy_(&tensor))?,
+                _ => {
+                    let to = if name == "features" { self.moco.features.as_mut() } else { Some(&mut self.moco.queue) };
+                    tch::no_grad(|| to.map(|to| to.f_copy_(&tensor)).transpose())?;
+                }
             }
         }
         self.moco.query.store.assign(&query)?;
@@ -259,40 +265,26 @@ impl<'a> Run<'a> {
         Ok(watched)
     }
 
-    /// One step in MoCo's order: queries, the key encoder's move, keys, the loss against the old queue; then gradients,
-    /// the queue's turn and the weights' step.
+    /// One step of the objective. Its loss.
     fn step(&mut self, batch: &Batch, sides: Sides, epoch: u64, step: u64, lr: f64) -> Result<f64> {
-        let groups = self.params.batch_norm.groups as i64;
         let count = self.params.batch as i64;
-        let query = self.moco.query.embed(&self.tensor(&batch.query, count, sides.large)?, groups);
-        let small = if sides.count > 0 {
-            // A forward pass of their own, so batch norm statistics of their own.
-            let x = self.tensor(&batch.small, count * sides.count, sides.small)?;
-            Some(self.moco.query.embed(&x, groups))
-        } else {
-            None
+        let small = match sides.count {
+            0 => None,
+            each => Some(self.tensor(&batch.small, count * each, sides.small)?),
         };
-        self.moco.follow(self.settings.momentum);
-        let shuffle = seed::permutation(self.params.seed, "shuffle", epoch, step, count as usize);
-        let shuffle: Vec<i64> = shuffle.into_iter().map(|index| index as i64).collect();
-        let keys = self.moco.keys(&self.tensor(&batch.key, count, sides.large)?, groups, &shuffle);
-
-        let (queries, positives) = match small {
-            Some(small) => {
-                let positives = keys.repeat_interleave_self_int(sides.count, Some(0), None);
-                (Tensor::cat(&[query, small], 0), Tensor::cat(&[&keys, &positives], 0))
-            }
-            None => (query, keys.shallow_clone()),
+        let sample = Sample {
+            query: self.tensor(&batch.query, count, sides.large)?,
+            key: self.tensor(&batch.key, count, sides.large)?,
+            small,
         };
-        let loss = info_nce(&queries, &positives, &self.moco.queue, self.settings.temperature);
-        let value = loss.double_value(&[]);
-        if value.is_finite() {
-            let weights: Vec<&Tensor> = self.sgd.tensors().collect();
-            let gradients = Tensor::f_run_backward(&[&loss], &weights, false, false)?;
-            self.moco.enqueue(&keys);
-            self.sgd.step_along(gradients, lr);
-        }
-        Ok(value)
+        let order = |purpose| {
+            let order = seed::permutation(self.params.seed, purpose, epoch, step, count as usize);
+            order.into_iter().map(|index| index as i64).collect::<Vec<i64>>()
+        };
+        let shuffles = [order("shuffle"), order("shuffle back")];
+        let neighbours = self.settings.neighbours.is_some_and(|neighbours| epoch >= neighbours.warmup);
+        let turn = Turn { lr, shuffles: [&shuffles[0], &shuffles[1]], neighbours };
+        self.moco.learn(&sample, &mut self.sgd, turn)
     }
 
     /// Bytes of `count` square views as a normalised tensor [count, 3, side, side], its channels last in memory.
