@@ -25,6 +25,11 @@ pub struct Propagate {
     pub encoder: EncoderInput,
     /// Videos with masks; only the first frame's is used to predict.
     pub data: VideosInput,
+    /// Short side that frames are resized to before the encoder sees them, keeping their shape; left out, they go in
+    /// as they are, as published. Masks are predicted and scored at their own size either way.
+    #[serde(default)]
+    #[schemars(range(min = 16, max = 4096))]
+    pub size: Option<u64>,
     /// Which features are compared.
     #[serde(default)]
     pub layer: PropagateLayer,

@@ -11,7 +11,7 @@ use harness_protocol::manifest::{Annotation, Sequence};
 use harness_protocol::steps::{Propagate as Params, PropagateLayer};
 use harness_protocol::{Gallery, Outcome};
 use harness_views::loader::ordered;
-use harness_views::{IndexMask, Picture, encode_png_index, resize_index_nearest, voc_palette};
+use harness_views::{Filter, IndexMask, Picture, encode_png_index, resize_index_nearest, resize_shorter, voc_palette};
 use serde_json::json;
 use tch::{Device, Kind, Tensor, no_grad};
 
@@ -58,7 +58,8 @@ pub fn run(context: &Context) -> Result<Outcome> {
     };
     let prepare = encoder.prepare();
     let total = videos.manifest.sequences.iter().map(|sequence| sequence.frames.len() as u64).sum();
-    let run = Run { context, videos: &videos, resnet, stage, prepare, voting, total };
+    let size = params.size.map(whole);
+    let run = Run { context, videos: &videos, resnet, stage, prepare, size, voting, total };
     eval_guard(&encoder, || no_grad(|| run.run()))
 }
 
@@ -104,6 +105,8 @@ struct Run<'a> {
     resnet: Resnet,
     stage: usize,
     prepare: Prepare,
+    /// Short side of what the encoder sees, pixels; none: frames as they are.
+    size: Option<usize>,
     voting: Voting,
     /// Frames of all sequences.
     total: u64,
@@ -215,18 +218,23 @@ impl Run<'_> {
         ids.sort_unstable();
         ids.dedup();
 
-        let (videos, owned, prepare) = (self.videos.clone(), sequence.clone(), self.prepare);
+        let (videos, owned, prepare, short) = (self.videos.clone(), sequence.clone(), self.prepare, self.size);
         let threads = context.threads();
         let count = sequence.frames.len();
         let frames = ordered(threads, threads + 1, (0..count).collect(), move |frame| -> Result<_> {
             let picture = videos.frame(&owned, frame)?;
-            Ok((prepare.numbers(&picture), picture.width, picture.height))
+            let size = (picture.width, picture.height);
+            let seen = match short {
+                Some(short) => resize_shorter(&picture, short, Filter::Bilinear),
+                None => picture,
+            };
+            Ok((prepare.numbers(&seen), (seen.width, seen.height), size))
         });
         let mut propagator: Option<Propagator> = None;
         let (mut predicted, mut size) = (Vec::with_capacity(count), None);
         for (frame, loaded) in frames.enumerate() {
             context.check_cancelled()?;
-            let (numbers, width, height) = loaded??;
+            let (numbers, seen, (width, height)) = loaded??;
             let &mut (first_width, first_height) = size.get_or_insert((width, height));
             if (width, height) != (first_width, first_height) {
                 return Err(format!(
@@ -236,7 +244,7 @@ impl Run<'_> {
                 )
                 .into());
             }
-            let features = self.features(&numbers, width, height)?;
+            let features = self.features(&numbers, seen)?;
             if !finite(&features) {
                 return Err("the encoder gives features that are not finite, so its weights are not usable".into());
             }
@@ -259,7 +267,7 @@ impl Run<'_> {
     }
 
     /// The map of a frame: [channels, h, w], fp32.
-    fn features(&self, numbers: &[f32], width: usize, height: usize) -> Result<Tensor> {
+    fn features(&self, numbers: &[f32], (width, height): (usize, usize)) -> Result<Tensor> {
         let x = Tensor::f_from_slice(numbers)?.f_view([1, 3, height as i64, width as i64])?;
         let x = x.f_to_device(self.context.device)?;
         // Channels last in memory, which convolutions and the comparison of positions are faster with.

@@ -115,6 +115,27 @@ fn moving_squares_are_followed() {
 }
 
 #[test]
+fn frames_may_be_shrunk_for_the_encoder_alone() {
+    let mut bench = Bench::new();
+    let (encoder, data) = (bench.encoder(&network()), video(&mut bench, "a", 5, Annotation::Indexed, |_, _, _| ()));
+    let run = |bench: &Bench, name: &str, size: Option<u64>| {
+        let mut params = params(&encoder, &data);
+        params["size"] = json!(size);
+        let job = bench.job(name, "propagate", params);
+        let outcome = bench.run(&job).outcome();
+        let masks = bench.output(&job, &outcome, "masks");
+        (outcome, masks)
+    };
+    let (native, masks) = run(&bench, "native", None);
+    let (same, same_masks) = run(&bench, "same", Some(HEIGHT as u64));
+    assert!(native.metrics == same.metrics && masks == same_masks);
+    let (half, half_masks) = run(&bench, "half", Some(HEIGHT as u64 / 2));
+    assert_ne!(masks, half_masks);
+    assert_eq!(half.metrics["copy_jf"], native.metrics["copy_jf"], "masks are scored at their own size");
+    assert!(half.metrics["j"] > half.metrics["copy_j"], "{:?}", half.metrics);
+}
+
+#[test]
 fn grey_masks_are_one_object_and_void_is_background() {
     let mut bench = Bench::new();
     let encoder = bench.encoder(&network());
