@@ -2,6 +2,7 @@
 
 use crate::format::number;
 use crate::model::{Figure, Line};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 const WIDTH: f64 = 640.0;
@@ -10,6 +11,11 @@ const LEFT: f64 = 56.0;
 const RIGHT: f64 = 16.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 40.0;
+/// Colours of the page's style.
+const COLOURS: usize = 8;
+/// How lines are broken, when colours run out.
+const DASHES: [&str; 4] =
+    ["", " stroke-dasharray=\"7 4\"", " stroke-dasharray=\"2 3\"", " stroke-dasharray=\"9 3 2 3\""];
 /// Points of a line beyond which it is thinned.
 const MOST_POINTS: usize = 500;
 
@@ -18,18 +24,37 @@ fn ticks(low: f64, high: f64) -> Vec<f64> {
     let rough = (high - low) / 5.0;
     let power = 10f64.powf(rough.log10().floor());
     let step = [1.0, 2.0, 5.0, 10.0].map(|m| m * power).into_iter().find(|s| *s >= rough).unwrap_or(rough);
-    let first = (low / step).ceil() as i64;
-    let last = (high / step + 1e-9).floor() as i64;
-    (first..=last).take(20).map(|i| i as f64 * step).collect()
+    let first = (low / step).ceil();
+    (0..20).map(|i| (first + f64::from(i)) * step).take_while(|tick| *tick <= high + step * 1e-9).collect()
 }
 
-fn finite(line: &Line) -> Vec<(f64, f64)> {
-    let points: Vec<(f64, f64)> =
-        line.x.iter().copied().zip(line.y.iter().copied()).filter(|(x, y)| x.is_finite() && y.is_finite()).collect();
-    if points.len() <= MOST_POINTS {
-        return points;
+/// A range that can be drawn: numbers that hardly differ for their size get room around them.
+fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
+    let (low, high) = values.fold((f64::MAX, f64::MIN), |(low, high), v| (low.min(v), high.max(v)));
+    let size = low.abs().max(high.abs());
+    if high - low > size * 1e-9 {
+        return (low, high);
     }
-    // Keep the extremes of every stretch, so that a spike stays visible.
+    let room = if size == 0.0 { 0.5 } else { size * 0.05 };
+    (low - room, high + room)
+}
+
+/// The points that are numbers.
+fn finite(line: &Line) -> Vec<(f64, f64)> {
+    let points = line.x.iter().copied().zip(line.y.iter().copied());
+    points.filter(|(x, y)| x.is_finite() && y.is_finite()).collect()
+}
+
+/// Points that are not numbers.
+fn lost(line: &Line) -> usize {
+    line.x.len().max(line.y.len()) - finite(line).len()
+}
+
+/// At most [`MOST_POINTS`] of the points, with the extremes of every stretch, so that a spike stays visible.
+fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    if points.len() <= MOST_POINTS {
+        return points.to_vec();
+    }
     let stretch = points.len().div_ceil(MOST_POINTS / 2);
     points
         .chunks(stretch)
@@ -46,15 +71,15 @@ fn finite(line: &Line) -> Vec<(f64, f64)> {
 
 /// Mean over lines at the positions that all of them have.
 fn mean(lines: &[Vec<(f64, f64)>]) -> Vec<(f64, f64)> {
-    let Some(first) = lines.first() else { return Vec::new() };
-    first
-        .iter()
-        .filter_map(|&(x, _)| {
-            let values: Option<Vec<f64>> =
-                lines.iter().map(|line| line.iter().find(|point| point.0 == x).map(|point| point.1)).collect();
-            values.map(|values| (x, values.iter().sum::<f64>() / values.len() as f64))
-        })
-        .collect()
+    let mut sums: BTreeMap<u64, (f64, f64, usize)> = BTreeMap::new();
+    for &(x, y) in lines.iter().flatten() {
+        let sum = sums.entry(x.to_bits()).or_insert((x, 0.0, 0));
+        (sum.1, sum.2) = (sum.1 + y, sum.2 + 1);
+    }
+    let all = sums.into_values().filter(|(_, _, count)| *count == lines.len());
+    let mut points: Vec<(f64, f64)> = all.map(|(x, sum, count)| (x, sum / count as f64)).collect();
+    points.sort_by(|a, b| a.0.total_cmp(&b.0));
+    points
 }
 
 fn escape(text: &str) -> String {
@@ -68,12 +93,8 @@ pub fn svg(figure: &Figure) -> String {
     if all.is_empty() {
         return "<p class=\"empty\">no points</p>".into();
     }
-    let range = |values: Vec<f64>| {
-        let (low, high) = values.iter().fold((f64::MAX, f64::MIN), |(l, h), v| (l.min(*v), h.max(*v)));
-        if high - low < 1e-12 { (low - 0.5, high + 0.5) } else { (low, high) }
-    };
-    let (x0, x1) = range(all.iter().map(|p| p.0).collect());
-    let (y0, y1) = range(all.iter().map(|p| p.1).collect());
+    let (x0, x1) = range(all.iter().map(|p| p.0));
+    let (y0, y1) = range(all.iter().map(|p| p.1));
     let margin = (y1 - y0) * 0.06;
     let (y0, y1) = (y0 - margin, y1 + margin);
     let px = |x: f64| LEFT + (x - x0) / (x1 - x0) * (WIDTH - LEFT - RIGHT);
@@ -83,7 +104,7 @@ pub fn svg(figure: &Figure) -> String {
     // Writing to a string cannot fail.
     for tick in ticks(y0, y1) {
         let y = py(tick);
-        let text = if figure.percent { format!("{}", (tick * 1000.0).round() / 10.0) } else { number(tick, false) };
+        let text = if figure.percent { format!("{} %", (tick * 1e5).round() / 1e3) } else { number(tick, false) };
         let _ = write!(
             out,
             "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/><text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{text}</text>",
@@ -109,7 +130,9 @@ pub fn svg(figure: &Figure) -> String {
         escape(&figure.x_label)
     );
     for (index, label) in labels(figure).iter().enumerate() {
-        let index = index % 8;
+        // More labels than colours: the same colours again, dashed.
+        let dash = DASHES[index / COLOURS % DASHES.len()];
+        let index = index % COLOURS;
         let members: Vec<Vec<(f64, f64)>> =
             lines.iter().filter(|(line, _)| &line.label == label).map(|(_, points)| points.clone()).collect();
         let mut draw = |points: &[(f64, f64)], class: &str| {
@@ -118,8 +141,9 @@ pub fn svg(figure: &Figure) -> String {
                     write!(out, "<circle class=\"dot c{index}\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\"/>", px(*x), py(*y));
                 return;
             }
-            let path: Vec<String> = points.iter().map(|(x, y)| format!("{:.1},{:.1}", px(*x), py(*y))).collect();
-            let _ = write!(out, "<polyline class=\"{class} c{index}\" points=\"{}\"/>", path.join(" "));
+            let path: Vec<String> =
+                thinned(points).iter().map(|(x, y)| format!("{:.1},{:.1}", px(*x), py(*y))).collect();
+            let _ = write!(out, "<polyline class=\"{class} c{index}\"{dash} points=\"{}\"/>", path.join(" "));
         };
         if members.len() > 1 {
             members.iter().for_each(|points| draw(points, "thin"));
@@ -129,10 +153,14 @@ pub fn svg(figure: &Figure) -> String {
         }
     }
     out.push_str("</svg>");
+    let lost: usize = figure.lines.iter().map(lost).sum();
+    if lost > 0 {
+        let _ = write!(out, "<p class=\"small\">{lost} points are not numbers and are left out.</p>");
+    }
     out
 }
 
-/// Labels of a figure in order of first appearance; at most eight have a colour of their own.
+/// Labels of a figure in order of first appearance.
 pub fn labels(figure: &Figure) -> Vec<String> {
     let mut labels: Vec<String> = Vec::new();
     for line in &figure.lines {
@@ -166,7 +194,42 @@ mod tests {
         let x: Vec<f64> = (0..100_000).map(f64::from).collect();
         let mut y = vec![0.0; 100_000];
         y[77_777] = 9.0;
-        let points = finite(&line(&x, &y));
+        let points = thinned(&finite(&line(&x, &y)));
         assert!(points.len() <= MOST_POINTS && points.contains(&(77_777.0, 9.0)), "{}", points.len());
+    }
+
+    #[test]
+    fn means_are_taken_before_points_are_thinned() {
+        let x: Vec<f64> = (0..2_000).map(f64::from).collect();
+        let wave = |phase: f64| x.iter().map(|x| (x * 0.7 + phase).sin()).collect::<Vec<_>>();
+        let lines = [finite(&line(&x, &wave(0.0))), finite(&line(&x, &wave(1.0)))];
+        let mean = mean(&lines);
+        assert_eq!(mean.len(), 2_000);
+        assert!((mean[3].1 - (lines[0][3].1 + lines[1][3].1) / 2.0).abs() < 1e-15);
+        let figure = Figure { lines: vec![line(&x, &wave(0.0)), line(&x, &wave(1.0))], ..Figure::default() };
+        let svg = svg(&figure);
+        let thick = svg.split("class=\"thick").nth(1).unwrap().split('"').nth(2).unwrap();
+        assert!(thick.split(' ').count() > 100, "{thick}");
+    }
+
+    #[test]
+    fn numbers_that_hardly_differ_can_be_read() {
+        let figure = Figure { lines: vec![line(&[0.0, 1.0], &[1e6, 1e6 + 1e-7])], ..Figure::default() };
+        let svg = svg(&figure);
+        assert!(svg.matches("class=\"tick\"").count() >= 6 && !svg.contains("inf"), "{svg}");
+        assert!(ticks(0.0, 1e-300).len() > 2);
+    }
+
+    #[test]
+    fn lost_points_are_counted_and_labels_stay_apart() {
+        let mut lines = vec![line(&[1.0, 2.0, 3.0], &[1.0, f64::NAN, 2.0])];
+        for at in 0..9 {
+            lines.push(Line { label: format!("l{at}"), ..line(&[1.0, 2.0], &[0.0, 1.0]) });
+        }
+        let svg = svg(&Figure { lines, ..Figure::default() });
+        assert!(svg.contains("1 points are not numbers"));
+        let strokes: Vec<&str> = svg.split("<polyline ").skip(1).map(|p| p.split(" points").next().unwrap()).collect();
+        let distinct: std::collections::BTreeSet<&&str> = strokes.iter().collect();
+        assert_eq!((strokes.len(), distinct.len()), (10, 10));
     }
 }

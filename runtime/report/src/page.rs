@@ -13,7 +13,8 @@ pub struct Error(#[from] tera::Error);
 
 /// A cell as the templates want it.
 fn cell(cell: &Cell, column: &Column) -> Value {
-    let there: Vec<f64> = cell.values.iter().filter_map(|value| value.value).collect();
+    let there: Vec<f64> =
+        cell.values.iter().filter_map(|value| value.value).filter(|value| value.is_finite()).collect();
     let expected = cell.values.len();
     let replicated = cell.values.iter().any(|value| value.replicate.is_some());
     let main = statistics(&there).map(|(mean, sd, _)| {
@@ -38,7 +39,16 @@ fn cell(cell: &Cell, column: &Column) -> Value {
             })
         })
         .collect();
-    json!({ "main": main, "count": count, "singles": singles, "single": expected == 1, "note": cell.note })
+    // Said in the page itself: a reason that shows only under the mouse is not seen on paper.
+    let mut problems: Vec<String> = Vec::new();
+    for value in &cell.values {
+        let nan = value.value.filter(|value| !value.is_finite()).map(|value| format!("the value is {value}"));
+        if let Some(problem) = value.problem.clone().or(nan) {
+            let of = value.replicate.as_ref().map(|replicate| format!("{replicate}: ")).unwrap_or_default();
+            problems.push(format!("{of}{problem}"));
+        }
+    }
+    json!({ "problems": problems, "main": main, "count": count, "singles": singles, "single": expected == 1, "note": cell.note })
 }
 
 fn verdicts(claims: &[Claim]) -> String {
@@ -124,14 +134,44 @@ pub fn render_html(summary: &Summary) -> Result<String, Error> {
 pub fn render_markdown(summary: &Summary) -> Result<String, Error> {
     let mut tera = Tera::default();
     tera.register_filter("md", |value: &Value, _: &std::collections::HashMap<String, Value>| {
-        let text = value.as_str().map(String::from).unwrap_or_else(|| value.to_string());
-        // A pipe or a line end would leave its cell, a `<` would be markup.
-        Ok(Value::String(
-            text.replace('\\', "\\\\").replace('|', "\\|").replace(['\r', '\n'], " ").replace('<', "&lt;"),
-        ))
+        Ok(Value::String(plain(&value.as_str().map(String::from).unwrap_or_else(|| value.to_string()))))
+    });
+    tera.register_filter("code", |value: &Value, _: &std::collections::HashMap<String, Value>| {
+        Ok(Value::String(code(&value.as_str().map(String::from).unwrap_or_else(|| value.to_string()))))
     });
     tera.add_raw_template("summary.md", include_str!("../templates/summary.md"))?;
-    Ok(tera.render("summary.md", &context(summary))?)
+    let mut context = context(summary);
+    context.insert("fence", &"~".repeat(longest(&summary.source_text, '~').max(2) + 1));
+    Ok(tera.render("summary.md", &context)?)
+}
+
+/// Text that Markdown shows as it is, on one line, also inside a table.
+fn plain(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\r' | '\n' => out.push(' '),
+            '<' => out.push_str("&lt;"),
+            '&' => out.push_str("&amp;"),
+            '\\' | '|' | '*' | '_' | '[' | ']' | '`' | '~' | '#' => out.extend(['\\', c]),
+            _ => out.push(c),
+        }
+    }
+    out
+}
+
+/// A code span around the text, on one line, also inside a table.
+fn code(text: &str) -> String {
+    let text = text.replace(['\r', '\n'], " ").replace('|', "\\|");
+    let ticks = "`".repeat(longest(&text, '`') + 1);
+    // Spaces keep a backtick at either end apart from the fence; Markdown takes one pair of them away.
+    let pad = if text.starts_with('`') || text.ends_with('`') { " " } else { "" };
+    if text.is_empty() { String::new() } else { format!("{ticks}{pad}{text}{pad}{ticks}") }
+}
+
+/// Length of the longest run of a character.
+fn longest(text: &str, c: char) -> usize {
+    text.split(|other| other != c).map(|run| run.chars().count()).max().unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -197,7 +237,7 @@ mod tests {
         let html = render_html(&rich()).unwrap();
         assert!(!html.contains("<script") && html.contains("&lt;script&gt;"));
         let markdown = render_markdown(&rich()).unwrap();
-        let outside: String = markdown.split("~~~~~~").step_by(2).collect();
+        let outside: String = markdown.split("~~~").step_by(2).collect();
         assert!(!outside.contains("<script"));
         assert!(markdown.contains("\\| x"));
     }
@@ -209,6 +249,44 @@ mod tests {
         assert!(html.contains("60.0 ± 14.1") && html.contains("2 of 3"));
         assert!(html.contains("1 of 2 claims hold, 1 failed"));
         assert!(render_markdown(&rich()).unwrap().contains("20.0 ± 10.0"));
+    }
+
+    #[test]
+    fn markdown_says_what_was_written() {
+        for text in ["a*b*_c_ [x](y) `z` ~~q~~ # h", "seed[1].top1 > 2 | 3", "x & <b>y</b>", "back\\slash"] {
+            let html = |markdown: &str| {
+                let mut out = String::new();
+                let options = pulldown_cmark::Options::ENABLE_TABLES | pulldown_cmark::Options::ENABLE_STRIKETHROUGH;
+                pulldown_cmark::html::push_html(&mut out, pulldown_cmark::Parser::new_ext(markdown, options));
+                out
+            };
+            let shown = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+            let table = |cell: &str| html(&format!("| a |\n| --- |\n| {cell} |\n"));
+            assert!(table(&plain(text)).contains(&format!("<td>{shown}</td>")), "{}", table(&plain(text)));
+            let span = format!("<td><code>{shown}</code></td>");
+            assert!(table(&code(text)).contains(&span), "{}", table(&code(text)));
+        }
+        let text = "~~~~~~\n# not a heading\n~~~~~~~~".to_string();
+        let markdown = render_markdown(&Summary { source_text: text, ..Summary::default() }).unwrap();
+        let parser = pulldown_cmark::Parser::new(&markdown);
+        assert!(
+            !parser
+                .into_iter()
+                .any(|event| matches!(event, pulldown_cmark::Event::Text(t) if t.trim() == "not a heading"))
+        );
+    }
+
+    #[test]
+    fn what_is_no_number_is_said() {
+        let mut summary = rich();
+        summary.tables[0].rows[0].cells[0].values[1].value = Some(f64::NAN);
+        summary.tables[0].rows[1].cells[0].values[1].problem = Some("nearest failed: too little memory".into());
+        for page in [render_html(&summary).unwrap(), render_markdown(&summary).unwrap()] {
+            assert!(page.contains("20.0 ± 14.1") && !page.contains("NaN ±"), "{page}");
+            assert!(
+                page.contains("seed=2: the value is NaN") && page.contains("seed=2: nearest failed: too little memory")
+            );
+        }
     }
 
     #[test]
