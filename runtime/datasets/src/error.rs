@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The operating system refused.
-    #[error("cannot {doing} `{}`: {source}", path.display())]
+    #[error("cannot {doing} `{}`: {}", path.display(), reason(error))]
     Io {
         /// What was tried: `open`, `read`, `write`…
         doing: &'static str,
         /// On which file.
         path: PathBuf,
-        /// What the system said.
-        source: io::Error,
+        /// What the system said. Not a `source`: the message has it already.
+        error: io::Error,
     },
     /// A folder or archive that cannot be used as a tree of files.
     #[error("`{}` cannot be used as a dataset: {reason}", path.display())]
@@ -79,11 +79,22 @@ pub enum Error {
     },
 }
 
+/// What the system said, with the way out where there is one.
+fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            "it does not exist; look at the step's `path`, and for `@name/…` at the root in harness.toml".into()
+        }
+        io::ErrorKind::PermissionDenied => format!("{error}; make it readable for the user who runs this"),
+        _ => error.to_string(),
+    }
+}
+
 impl Error {
     /// Wraps what the operating system said about a file.
     pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_path_buf();
-        move |source| Self::Io { doing, path, source }
+        move |error| Self::Io { doing, path, error }
     }
 
     /// The tree at `path` cannot be used.

@@ -28,11 +28,11 @@ pub(super) fn list(top: &Path) -> Result<Vec<TreeFile>, Error> {
                     continue;
                 }
                 let dangling = path.is_symlink() && !path.exists();
-                let source: io::Error = error.into();
+                let error: io::Error = error.into();
                 return Err(if dangling {
                     Error::tree(&path, "it is a link that leads nowhere; mend or remove it")
                 } else {
-                    Error::Io { doing: "list", path, source }
+                    Error::Io { doing: "list", path, error }
                 });
             }
         };
@@ -46,7 +46,7 @@ pub(super) fn list(top: &Path) -> Result<Vec<TreeFile>, Error> {
         let size = entry.metadata().map_err(|e| Error::Io {
             doing: "examine",
             path: entry.path().to_path_buf(),
-            source: e.into(),
+            error: e.into(),
         })?;
         files.push(TreeFile { path: path.to_owned(), size: size.len() });
     }
