@@ -2,7 +2,7 @@
 
 use crate::events::{Event, Status};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
@@ -63,9 +63,12 @@ pub struct Screen {
     total: Option<ProgressBar>,
     running: HashMap<usize, ProgressBar>,
     colour: bool,
-    quiet_cached: bool,
-    cached: usize,
+    /// Steps that were not tried, by why.
+    skipped: BTreeMap<String, Vec<String>>,
 }
+
+/// Names of a list that are shown.
+const NAMED: usize = 4;
 
 impl Screen {
     /// For standard error; `bars` and `colour` only where it is a terminal.
@@ -76,8 +79,7 @@ impl Screen {
             total: None,
             running: HashMap::new(),
             colour,
-            quiet_cached: true,
-            cached: 0,
+            skipped: BTreeMap::new(),
         }
     }
 
@@ -116,7 +118,7 @@ impl Listener for Screen {
             }
             Event::StepStarted { step, label, .. } => {
                 let bar = self.bars.add(ProgressBar::new_spinner());
-                bar.set_style(style("  {spinner} {prefix}  {msg}"));
+                bar.set_style(style("  {spinner} {prefix:40!}  {wide_msg}"));
                 bar.set_prefix(label.clone());
                 bar.enable_steady_tick(Duration::from_millis(250));
                 self.running.insert(*step, bar);
@@ -126,7 +128,7 @@ impl Listener for Screen {
                     if bar.length() != Some(*total) {
                         bar.set_length(*total);
                         let template = format!(
-                            "  {{prefix}} {{bar:24}} {{percent:>3}}%  {{per_sec}} {unit}  {{eta}} left  {{msg}}"
+                            "  {{prefix:30!}} {{bar:12}} {{percent:>3}}% {{per_sec}} {unit} {{eta}} left {{wide_msg}}"
                         );
                         // The rate counts from the first progress, not from the start of the process.
                         bar.set_style(style(&template).with_key(
@@ -146,7 +148,7 @@ impl Listener for Screen {
                 let place = label.as_ref().map(|label| format!("{label}: ")).unwrap_or_default();
                 self.say(&format!("{head}: {place}{text}"));
             }
-            Event::StepFinished { step, label, status, wall_s, metrics, error, .. } => {
+            Event::StepFinished { step, label, kind, status, wall_s, metrics, error, .. } => {
                 if let Some(bar) = self.running.remove(step) {
                     bar.finish_and_clear();
                     self.bars.remove(&bar);
@@ -155,35 +157,36 @@ impl Listener for Screen {
                     total.inc(1);
                 }
                 match status {
-                    Status::Cached => {
-                        self.cached += 1;
-                        if !self.quiet_cached {
-                            self.say(&format!("{:>8}  {label}", self.paint("2", "cached")));
-                        }
-                    }
+                    // Known results are counted at the end; a line each would bury what is new.
+                    Status::Cached => {}
                     Status::Executed => {
-                        let shown: Vec<String> =
-                            metrics.iter().take(3).map(|(name, value)| format!("{name} {}", short(*value))).collect();
                         let mark = self.paint("32", "done");
-                        self.say(&format!(
-                            "    {mark}  {label}  {}  {}",
-                            self.paint("2", &seconds(*wall_s)),
-                            shown.join("  ")
-                        ));
+                        let time = self.paint("2", &seconds(*wall_s));
+                        self.say(&format!("    {mark}  {label}  {time}  {}", headline(kind, metrics)));
                     }
                     Status::Failed => {
                         let mark = self.paint("1;31", "failed");
                         self.say(&format!("  {mark}  {label}: {}", error.as_deref().unwrap_or_default()));
                     }
                     Status::Skipped => {
-                        let mark = self.paint("2", "skipped");
-                        self.say(&format!(" {mark}  {label}: {}", error.as_deref().unwrap_or_default()));
+                        let why = error.clone().unwrap_or_default();
+                        self.skipped.entry(why).or_default().push(label.clone());
                     }
                 }
             }
             Event::RunFinished { executed, cached, failed, skipped, wall_s, interrupted, claims, summary, .. } => {
                 if let Some(total) = self.total.take() {
                     total.finish_and_clear();
+                }
+                // After Ctrl-C nobody asks why the rest was not run.
+                if !*interrupted {
+                    for (why, labels) in std::mem::take(&mut self.skipped) {
+                        let mark = self.paint("2", "skipped");
+                        let named = labels.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+                        let more = labels.len().saturating_sub(NAMED);
+                        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+                        self.say(&format!(" {mark}  {named}{more}: {why}"));
+                    }
                 }
                 let mut parts = vec![format!("{executed} executed"), format!("{cached} cached")];
                 if *failed > 0 {
@@ -194,13 +197,16 @@ impl Listener for Screen {
                 }
                 let head = if *interrupted { "interrupted" } else { "finished" };
                 self.say(&format!("{} in {}: {}", self.paint("1", head), seconds(*wall_s), parts.join(", ")));
-                for (text, outcome) in claims {
+                for (text, outcome) in claims.iter().filter(|_| !*interrupted) {
                     let mark = match outcome.as_str() {
                         "holds" => self.paint("32", "    holds"),
                         "fails" => self.paint("31", "    fails"),
                         _ => self.paint("33", "undecided"),
                     };
                     self.say(&format!("  {mark}  {text}"));
+                }
+                if *interrupted {
+                    self.say("what was finished is kept; the same command goes on from here");
                 }
                 if let Some(summary) = summary {
                     self.say(&format!("summary: {summary}"));
@@ -210,6 +216,45 @@ impl Listener for Screen {
     }
 }
 
-fn short(value: f64) -> String {
-    if value.fract() == 0.0 && value.abs() < 1e9 { format!("{value}") } else { format!("{value:.4}") }
+/// The numbers that a line has room for: what the step is for first, as its kind lists them, each with its floor.
+fn headline(kind: &str, metrics: &BTreeMap<String, f64>) -> String {
+    let Some(info) = harness_protocol::steps::kind(kind).filter(|info| !info.metrics.is_empty()) else {
+        let first = metrics.iter().take(2);
+        return first.map(|(name, value)| format!("{name} {}", short(*value, false))).collect::<Vec<_>>().join("  ");
+    };
+    let known = info.metrics.iter().filter(|info| !info.series);
+    let known = known.filter_map(|info| metrics.get(info.name).map(|value| (info, *value)));
+    known
+        .take(2)
+        .map(|(info, value)| {
+            let floor = info.floor.and_then(|(name, _)| metrics.get(name));
+            let floor = floor.map(|floor| format!(" (floor {})", short(*floor, info.percent))).unwrap_or_default();
+            format!("{} {}{floor}", info.name, short(value, info.percent))
+        })
+        .collect::<Vec<_>>()
+        .join("  ")
+}
+
+fn short(value: f64, percent: bool) -> String {
+    match value {
+        v if percent => format!("{:.1} %", v * 100.0),
+        v if v.fract() == 0.0 && v.abs() < 1e9 => format!("{v}"),
+        v if v.abs() >= 1e6 => format!("{v:.3e}"),
+        v => format!("{v:.3}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_shows_what_its_step_is_for() {
+        let metrics = |pairs: &[(&str, f64)]| pairs.iter().map(|&(name, value)| (name.to_string(), value)).collect();
+        let knn: BTreeMap<String, f64> = metrics(&[("majority_top1", 0.168), ("top1", 0.2625), ("top5", 0.9)]);
+        assert_eq!(headline("knn", &knn), "top1 26.2 % (floor 16.8 %)  top5 90.0 %");
+        assert_eq!(headline("command", &metrics(&[("a", 2.0), ("b", 0.5), ("c", 1.0)])), "a 2  b 0.500");
+        assert_eq!(short(6.6e7, false), "66000000");
+        assert_eq!(short(6.63552e9, false), "6.636e9");
+    }
 }
