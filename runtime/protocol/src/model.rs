@@ -39,6 +39,8 @@ impl Default for Resnet {
 pub enum Architecture {
     /// ResNet-18: basic blocks 2-2-2-2, 512 features.
     Resnet18(Resnet),
+    /// ResNet-34: basic blocks 3-4-6-3, 512 features.
+    Resnet34(Resnet),
     /// ResNet-50: bottlenecks 3-4-6-3, 2048 features.
     Resnet50(Resnet),
 }
@@ -53,7 +55,7 @@ impl Architecture {
     /// What can be varied.
     pub fn resnet(&self) -> Resnet {
         match self {
-            Self::Resnet18(resnet) | Self::Resnet50(resnet) => *resnet,
+            Self::Resnet18(resnet) | Self::Resnet34(resnet) | Self::Resnet50(resnet) => *resnet,
         }
     }
 
@@ -66,7 +68,7 @@ impl Architecture {
     pub fn features(&self) -> i64 {
         let last = self.base_channels() * 8;
         match self {
-            Self::Resnet18(_) => last,
+            Self::Resnet18(_) | Self::Resnet34(_) => last,
             Self::Resnet50(_) => last * 4,
         }
     }

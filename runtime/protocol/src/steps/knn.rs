@@ -7,6 +7,17 @@ use crate::kind::{MetricInfo, OutputInfo, Problem, StepKind};
 use crate::transform::Centre;
 use crate::value::{EncoderInput, LabelledInput, int};
 
+/// Which features of an encoder are compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum KnnFeatures {
+    /// The backbone's, averaged over positions.
+    #[default]
+    Backbone,
+    /// The projection head's output, as the MoCo notebook for CIFAR does; for pretrained encoders that kept theirs.
+    Head,
+}
+
 /// Weighted kNN on L2-normalised features: score of a class = Σ exp(cosine / temperature) over its share of the k nearest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -17,6 +28,9 @@ pub struct Knn {
     pub train: LabelledInput,
     /// Labelled pictures that are asked.
     pub test: LabelledInput,
+    /// Which features are compared.
+    #[serde(default)]
+    pub features: KnnFeatures,
     /// Neighbours that vote; more than there are means all.
     #[serde(default = "int::<20>")]
     #[schemars(range(min = 1, max = 1_000_000))]

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::kind::{MetricInfo, OutputInfo, Problem, StepKind};
 use crate::model::Architecture;
 use crate::optimise::{Optimizer, Schedule, Sgd};
+use crate::steps::knn::KnnFeatures;
 use crate::transform::{Augment, Centre, Normalisation, Views};
 use crate::value::{ImagesInput, LabelledInput, int, yes};
 
@@ -135,6 +136,13 @@ pub struct KnnMonitor {
     #[serde(default = "int::<20>")]
     #[schemars(range(min = 1))]
     pub k: u64,
+    /// Temperature of the votes.
+    #[serde(default = "temperature")]
+    #[schemars(extend("exclusiveMinimum" = 0.0))]
+    pub temperature: f64,
+    /// Which features are compared.
+    #[serde(default)]
+    pub features: KnnFeatures,
     /// Transform of the pictures.
     #[serde(default)]
     pub transform: Centre,
@@ -185,6 +193,10 @@ pub struct Pretrain {
     #[serde(default)]
     #[schemars(extend("x-observes" = true))]
     pub monitor: Option<Monitor>,
+}
+
+fn temperature() -> f64 {
+    0.07
 }
 
 fn optimizer() -> Optimizer {

@@ -13,7 +13,7 @@ use crate::model::store::Store;
 fn depths(architecture: &Architecture) -> [usize; 4] {
     match architecture {
         Architecture::Resnet18(_) => [2, 2, 2, 2],
-        Architecture::Resnet50(_) => [3, 4, 6, 3],
+        Architecture::Resnet34(_) | Architecture::Resnet50(_) => [3, 4, 6, 3],
     }
 }
 
@@ -37,7 +37,9 @@ fn plans(architecture: &Architecture) -> Vec<Vec<Plan>> {
         for block in 0..depth {
             let stride = if stage > 0 && block == 0 { 2 } else { 1 };
             let (convs, output) = match architecture {
-                Architecture::Resnet18(_) => (vec![(width, input, 3, stride), (width, width, 3, 1)], width),
+                Architecture::Resnet18(_) | Architecture::Resnet34(_) => {
+                    (vec![(width, input, 3, stride), (width, width, 3, 1)], width)
+                }
                 // The stride sits in the 3 × 3 convolution, as in torchvision.
                 Architecture::Resnet50(_) => {
                     (vec![(width, input, 1, 1), (width, width, 3, stride), (4 * width, width, 1, 1)], 4 * width)
@@ -235,6 +237,7 @@ mod tests {
     fn sizes_and_names_are_torchvisions() {
         for (architecture, count, tensors) in [
             (Architecture::Resnet18(Config::default()), 11_689_512, 122),
+            (Architecture::Resnet34(Config::default()), 21_797_672, 218),
             (Architecture::Resnet50(Config::default()), 25_557_032, 320),
         ] {
             let mut store = Store::default();

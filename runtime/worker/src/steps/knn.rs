@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use base64::Engine as _;
-use harness_protocol::steps::knn::Knn as Params;
+use harness_protocol::steps::knn::{Knn as Params, KnnFeatures};
 use harness_protocol::transform::Centre;
 use harness_protocol::{Gallery, GalleryItem, Outcome};
 use harness_views::{Filter, Picture, centre_crop, encode_png_rgb, resize_shorter};
+use tch::Tensor;
 
 use crate::context::Context;
 use crate::data::Images;
@@ -16,7 +17,7 @@ use crate::error::Result;
 use crate::features::{extract, normalised};
 use crate::guard::eval_guard;
 use crate::metric::knn::{Vote, accuracy, classify};
-use crate::model::Encoder;
+use crate::model::{Encoder, Head};
 use crate::provenance::provenance;
 
 /// Queries in the gallery.
@@ -36,6 +37,8 @@ pub struct Task<'a> {
     pub k: usize,
     /// Temperature of the votes.
     pub temperature: f64,
+    /// Which features are compared.
+    pub features: KnnFeatures,
     /// Transform of the pictures.
     pub transform: Centre,
 }
@@ -57,14 +60,31 @@ pub struct Answer {
 pub fn answer(context: &Context, encoder: &Encoder, task: &Task, done: impl Fn(u64)) -> Result<Answer> {
     let (labels, truth) = (task.train.labels()?, matched(task.train, task.test)?);
     let before = task.train.len() as u64;
+    let head = match task.features {
+        KnnFeatures::Backbone => None,
+        KnnFeatures::Head => Some(head(encoder)?),
+    };
+    let rows = |features: Tensor| match &head {
+        Some(head) => tch::no_grad(|| normalised(&head.forward(&features))),
+        None => normalised(&features),
+    };
     let (train, test) = eval_guard(encoder, || {
         let train = extract(context, encoder, task.train, &task.transform, &done)?;
         let test = extract(context, encoder, task.test, &task.transform, |count| done(before + count))?;
-        Ok((normalised(&train), normalised(&test)))
+        Ok((rows(train), rows(test)))
     })?;
     let classes = task.train.manifest.classes.len();
     let votes = classify(&train, &labels, classes, &test, task.k, task.temperature, 5)?;
     Ok(Answer { votes, labels, truth })
+}
+
+/// The projection head of an encoder.
+fn head(encoder: &Encoder) -> Result<Head> {
+    let network = encoder.need_network("features = head")?;
+    Head::bind(&network.store).map_err(|_| {
+        "this encoder has no projection head, so `features = head` cannot be; leave it out, or give a pretrained encoder"
+            .into()
+    })
 }
 
 /// Runs the step.
@@ -76,7 +96,14 @@ pub fn run(context: &Context) -> Result<Outcome> {
     let encoder = Encoder::load(context.input_file(params.encoder.digest())?, context.device)?;
     let (train, test) = (context.images(params.train.digest())?, context.images(params.test.digest())?);
     let k = usize::try_from(params.k).unwrap_or(usize::MAX);
-    let task = Task { train: &train, test: &test, k, temperature: params.temperature, transform: params.transform };
+    let task = Task {
+        train: &train,
+        test: &test,
+        k,
+        temperature: params.temperature,
+        features: params.features,
+        transform: params.transform,
+    };
     let total = (train.len() + test.len()) as u64;
     let start = Instant::now();
     let answer = answer(context, &encoder, &task, |done| context.progress("features", done, total, "pictures"))?;

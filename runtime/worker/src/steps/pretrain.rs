@@ -325,7 +325,8 @@ impl<'a> Run<'a> {
             train: &watch.train,
             test: &watch.test,
             k: usize::try_from(settings.k).unwrap_or(usize::MAX),
-            temperature: 0.07,
+            temperature: settings.temperature,
+            features: settings.features,
             transform: settings.transform,
         };
         let answer = knn::answer(self.context, &self.encoder()?, &task, |_| ())?;

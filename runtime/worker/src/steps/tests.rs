@@ -72,6 +72,55 @@ fn a_resumed_pretraining_ends_in_the_same_bytes() {
 }
 
 #[test]
+fn resuming_keeps_both_queues() {
+    let mut bench = Bench::new();
+    let data = bench.dataset("data", 24, &CLASSES, same);
+    let near = json!({ "k": 3, "weight": 0.4, "warmup": 1 });
+    let objectives =
+        [json!({ "dim": 8, "queue": 16, "neighbours": near }), json!({ "dim": 8, "queue": 16, "symmetric": true })];
+    let plain =
+        bench.job("p", "pretrain", pretrain(&data, json!({ "contrast": { "moco": { "dim": 8, "queue": 16 } } })));
+    let plain_outcome = bench.run(&plain).outcome();
+    for (index, moco) in objectives.into_iter().enumerate() {
+        let params = pretrain(&data, json!({ "contrast": { "moco": moco } }));
+        let whole = bench.job(&format!("whole{index}"), "pretrain", params.clone());
+        let expected = bench.run(&whole).outcome();
+        let cut = bench.job(&format!("cut{index}"), "pretrain", params);
+        let stop =
+            |message: &FromWorker| matches!(message, FromWorker::Metric { name, x, .. } if name == "loss" && *x == 2.0);
+        assert!(matches!(bench.run_until(&cut, stop).last, FromWorker::Cancelled { .. }));
+        let resumed = bench.run(&cut).outcome();
+        let bytes = bench.output(&whole, &expected, "encoder");
+        assert_eq!(bytes, bench.output(&cut, &resumed, "encoder"));
+        assert_ne!(bytes, bench.output(&plain, &plain_outcome, "encoder"), "the objective makes no difference");
+    }
+}
+
+#[test]
+fn neighbours_are_found_among_heads_outputs_too() {
+    let mut bench = Bench::new();
+    let data = bench.dataset("data", 16, &CLASSES, same);
+    let job = bench.job("moco", "pretrain", pretrain(&data, json!({ "epochs": 1 })));
+    let outcome = bench.run(&job).outcome();
+    let encoder = bench.output(&job, &outcome, "encoder");
+    let encoder = bench.input("encoder", &encoder, None);
+    let test = bench.dataset("tests", 12, &CLASSES, same);
+    let knn = |bench: &Bench, encoder: &Value, features: &str| {
+        let params = json!({ "encoder": encoder, "train": data, "test": test, "k": 1, "features": features, "transform": plain() });
+        let job = bench.job(features, "knn", params);
+        let ended = bench.run(&job);
+        (job, ended)
+    };
+    let seen = |features: &str| {
+        let (job, ended) = knn(&bench, &encoder, features);
+        bench.output(&job, &ended.outcome(), "neighbours")
+    };
+    assert_ne!(seen("backbone"), seen("head"));
+    let random = bench.encoder(&untrained(1));
+    assert!(knn(&bench, &random, "head").1.message().contains("no projection head"));
+}
+
+#[test]
 fn a_broken_or_foreign_checkpoint_is_not_used() {
     let mut bench = Bench::new();
     let data = bench.dataset("data", 8, &CLASSES, same);
