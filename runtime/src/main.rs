@@ -9,6 +9,7 @@ mod datasets;
 mod describe;
 mod devices;
 mod events;
+mod inputs;
 mod listen;
 mod run;
 mod start;

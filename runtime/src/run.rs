@@ -3,6 +3,7 @@
 use crate::action::{self, Action, Finished};
 use crate::config::Config;
 use crate::events::{Event, Status};
+use crate::inputs::Inputs;
 use crate::worker::{Ended, Worker};
 use crate::{command, datasets};
 use anyhow::Result;
@@ -433,10 +434,12 @@ impl Slot<'_> {
             device: self.device.into(),
             threads: self.request.config.threads,
         };
+        let inputs = Inputs::of(action, cache, &self.request.config.folder).map_err(|error| say(&error))?;
         let outcome = match action.info.executor {
             Executor::Harness => command::run(&job, &self.request.config.folder, &log, &self.request.cancel),
             Executor::Worker => self.run_in_worker(job, task, start, &log),
         }?;
+        inputs.unchanged(cache).map_err(|error| say(&error))?;
         let finished = self
             .store(task, outcome, out.path(), &log, start.elapsed().as_secs_f64())
             .map_err(|error| say(&format!("{error:#}")))?;
