@@ -11,6 +11,7 @@ mod devices;
 mod events;
 mod inputs;
 mod listen;
+mod overlap;
 mod run;
 mod start;
 mod summary;

@@ -4,6 +4,7 @@ use crate::action::{self, Action, Finished};
 use crate::config::Config;
 use crate::events::{Event, Status};
 use crate::inputs::Inputs;
+use crate::overlap::Overlap;
 use crate::worker::{Ended, Worker};
 use crate::{command, datasets};
 use anyhow::Result;
@@ -11,7 +12,7 @@ use harness_cache::{Cache, Digest, Output, Record, Series};
 use harness_dsl::{Catalog, Program};
 use harness_protocol::{Executor, FromWorker, Job, Outcome, steps};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -113,6 +114,9 @@ struct Dispatcher<'a, 'e> {
     followers: BTreeMap<Digest, Vec<usize>>,
     running: usize,
     stopping: bool,
+    overlap: Overlap<'a>,
+    /// Warnings that were said: replicates share them.
+    said: BTreeSet<String>,
 }
 
 impl<'a, 'e> Dispatcher<'a, 'e> {
@@ -132,6 +136,8 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
         };
         Self {
             request,
+            overlap: Overlap::new(steps.len(), request.cache),
+            said: BTreeSet::new(),
             free: (0..slots.len()).rev().collect(),
             slots,
             emit,
@@ -279,6 +285,8 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
                 }
             };
         self.states[step].key = Some(action.digest);
+        let shared = self.overlap.look(step, &spec.name, &spec.inputs, &action)?;
+        self.states[step].warnings.extend(shared);
         if !request.forced[step]
             && let Some(finished) = action::lookup(request.cache, &action.digest)?
         {
@@ -323,6 +331,9 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
     ) {
         let spec = &self.request.program.steps[step];
         for text in self.states[step].warnings.clone() {
+            if !self.said.insert(text.clone()) {
+                continue;
+            }
             (self.emit)(Event::Log { step: Some(step), label: Some(spec.label.clone()), level: "warn".into(), text });
         }
         (self.emit)(Event::StepFinished {

@@ -87,6 +87,36 @@ fn grey_pictures_are_pictures() {
 }
 
 #[test]
+fn test_pictures_that_were_learned_from_are_said_every_time() {
+    let text = r#"
+image_folder train { path = "photos" }
+image_folder clean { path = "clean" }
+image_folder dirty { path = "dirty" }
+let look = { resize = 8, crop = 8 }
+pretrain moco {
+    data = train, encoder = resnet18 { stem = small, width = 0.0625 }, epochs = 1, batch = 4
+    contrast = moco { dim = 4, queue = 8 }, views = two_crops { size = 12 }
+    monitor = knn { train = clean, test = dirty, k = 1, transform = look }
+}
+knn honest    { encoder = moco, train = train, test = clean, k = 3, transform = look }
+knn flattered { encoder = moco, train = clean, test = dirty, k = 3, transform = look }
+"#;
+    let test = photos(4, text);
+    for (at, class) in ["cat", "dog"].into_iter().enumerate() {
+        let png = |shift: u32| bytes(picture(at as u32, 20 + shift), ImageFormat::Png);
+        test.write(&format!("clean/{class}/0.png"), png(0));
+        test.write(&format!("dirty/{class}/0.png"), png(5));
+    }
+    std::fs::copy(test.path().join("photos/dog/02.png"), test.path().join("dirty/dog/same.png")).unwrap();
+    for _ in 0..2 {
+        let ran = test.harness(&["run", "a.exp"]).code(0).says(&["`flattered`: 1 test picture is", "`dog/same.png`"]);
+        assert!(!ran.stderr.contains("`honest`: "), "{}", ran.stderr);
+        let page = std::fs::read_to_string(test.path().join(".harness/summaries/a/summary.md")).unwrap();
+        assert!(page.contains("1 test picture is, byte for byte"), "{page}");
+    }
+}
+
+#[test]
 fn a_batch_larger_than_the_dataset_and_a_queue_that_does_not_fit() {
     let test = photos(1, PRETRAIN);
     let _ = failed(&test).says(&["a batch of 4 is larger than the dataset of 2 pictures", "lower `batch`"]);
