@@ -103,7 +103,7 @@ pub struct Metric {
     pub floor: Option<String>,
     /// How the floor is called beside a table, such as `majority class`.
     pub floor_label: Option<String>,
-    /// Whether it is given in percent (0 to 100).
+    /// Whether it is a share, shown and claimed in percent (0 to 100).
     pub percent: bool,
 }
 

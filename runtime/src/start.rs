@@ -143,7 +143,13 @@ pub fn run(arguments: &cli::Run) -> Result<ExitCode> {
         .claims
         .iter()
         .map(|claim| {
-            (claim, evaluate_claim(claim, &|step, metric, pick| number(&states[step], step, metric, pick, &request)))
+            // Claims speak in the units of tables: shares in percent.
+            let value = |step: usize, metric: &str, pick: Pick| {
+                let kind = request.catalog.kind(&program.steps[step].kind);
+                let percent = kind.and_then(|kind| kind.metric(metric)).is_some_and(|metric| metric.percent);
+                number(&states[step], step, metric, pick, &request).map(|v| if percent { v * 100.0 } else { v })
+            };
+            (claim, evaluate_claim(claim, &value))
         })
         .collect();
     let outcomes =

@@ -213,6 +213,10 @@ impl Checker<'_> {
             _ => {
                 let value = self.evaluate(expr, scope, bindings);
                 match (&value.kind, value.number()) {
+                    // Shares are measured in percent here, so `30%` means what `30` does, wherever it was written.
+                    (_, Some(number)) if [value.span, expr.span].iter().any(|&at| self.written(at).ends_with('%')) => {
+                        Some(Expression::Number(number * 100.0))
+                    }
                     (_, Some(number)) => Some(Expression::Number(number)),
                     (ValueKind::Wrong, _) => None,
                     (ValueKind::Word(word), _) => {

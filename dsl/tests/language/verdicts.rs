@@ -91,6 +91,14 @@ fn every_comparison_must_hold() {
 }
 
 #[test]
+fn percentages_are_points() {
+    for text in ["a.loss.last > 30", "a.loss.last > 30%"] {
+        assert_eq!(decide(text, &[31.0, 31.5, 32.0], &some(&[0.0; 3])).outcome, Outcome::Holds, "{text}");
+        assert_eq!(decide(text, &[0.5, 0.5, 0.6], &some(&[0.0; 3])).outcome, Outcome::Fails, "{text}");
+    }
+}
+
+#[test]
 fn replicates_in_short() {
     let three = summarise(&[1.0, 2.0, 4.0]);
     assert_eq!((three.n, three.mean), (3, 7.0 / 3.0));
