@@ -28,6 +28,21 @@ fn ticks(low: f64, high: f64) -> Vec<f64> {
     (0..20).map(|i| (first + f64::from(i)) * step).take_while(|tick| *tick <= high + step * 1e-9).collect()
 }
 
+/// Ticks as text, all with the digits that tell them apart; shares in percent.
+fn texts(ticks: &[f64], percent: bool) -> Vec<String> {
+    let scale = if percent { 100.0 } else { 1.0 };
+    let unit = if percent { " %" } else { "" };
+    let step = ticks.windows(2).map(|pair| pair[1] - pair[0]).fold(f64::MAX, f64::min) * scale;
+    let largest = ticks.iter().fold(0.0, |most: f64, tick| most.max(tick.abs())) * scale;
+    if !(1e-6..1e7).contains(&step) || largest >= 1e7 {
+        return ticks.iter().map(|tick| format!("{}{unit}", number(tick * scale, false))).collect();
+    }
+    // A step is 1, 2 or 5 times a power of ten.
+    let decimals = (-(step * 1.0001).log10().floor()).max(0.0) as usize;
+    let text = |tick: f64| format!("{:.decimals$}{unit}", tick * scale + 0.0);
+    ticks.iter().map(|&tick| text(if (tick * scale).abs() < step / 1e6 { 0.0 } else { tick })).collect()
+}
+
 /// A range that can be drawn: numbers that hardly differ for their size get room around them.
 fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
     let (low, high) = values.fold((f64::MAX, f64::MIN), |(low, high), v| (low.min(v), high.max(v)));
@@ -102,9 +117,9 @@ pub fn svg(figure: &Figure) -> String {
     let mut out =
         format!("<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">", escape(&figure.title));
     // Writing to a string cannot fail.
-    for tick in ticks(y0, y1) {
+    let marks = ticks(y0, y1);
+    for (&tick, text) in marks.iter().zip(texts(&marks, figure.percent)) {
         let y = py(tick);
-        let text = if figure.percent { format!("{} %", (tick * 1e5).round() / 1e3) } else { number(tick, false) };
         let _ = write!(
             out,
             "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/><text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{text}</text>",
@@ -113,13 +128,13 @@ pub fn svg(figure: &Figure) -> String {
             y + 4.0
         );
     }
-    for tick in ticks(x0, x1) {
+    let marks = ticks(x0, x1);
+    for (&tick, text) in marks.iter().zip(texts(&marks, false)) {
         let _ = write!(
             out,
-            "<text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
+            "<text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{text}</text>",
             px(tick),
-            HEIGHT - BOTTOM + 18.0,
-            number(tick, false)
+            HEIGHT - BOTTOM + 18.0
         );
     }
     let _ = write!(
@@ -218,6 +233,16 @@ mod tests {
         let svg = svg(&figure);
         assert!(svg.matches("class=\"tick\"").count() >= 6 && !svg.contains("inf"), "{svg}");
         assert!(ticks(0.0, 1e-300).len() > 2);
+    }
+
+    #[test]
+    fn ticks_have_equally_many_digits() {
+        assert_eq!(texts(&[1.8, 2.0, 2.2], false), ["1.8", "2.0", "2.2"]);
+        assert_eq!(texts(&[0.34, 0.35, 0.36], true), ["34 %", "35 %", "36 %"]);
+        assert_eq!(texts(&[0.0, 0.005, 0.01], true), ["0.0 %", "0.5 %", "1.0 %"]);
+        assert_eq!(texts(&[-0.5, -1e-17, 0.5], false), ["-0.5", "0.0", "0.5"]);
+        assert_eq!(texts(&[0.0, 20.0, 40.0], false), ["0", "20", "40"]);
+        assert_eq!(texts(&[1e9, 2e9], false), ["1000000000", "2000000000"]);
     }
 
     #[test]
