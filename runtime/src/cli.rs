@@ -19,6 +19,8 @@ pub enum Command {
     Run(Run),
     /// Check files without running anything
     Check(Check),
+    /// Say what makes a step run again: what differs from its newest earlier result
+    Why(Why),
     /// Explain an error code, for instance E0107
     Explain {
         /// The code
@@ -85,6 +87,21 @@ pub struct Check {
     /// Print diagnostics as JSON lines on standard output
     #[arg(long)]
     pub json: bool,
+}
+
+/// `harness why`
+#[derive(Args, Debug)]
+pub struct Why {
+    /// The .exp file
+    pub file: PathBuf,
+    /// A family or the label of a step: `'nearest[seed=1, method=moco]'`
+    pub step: String,
+    /// Give a param another value
+    #[arg(short, value_name = "NAME=VALUE", value_parser = param)]
+    pub params: Vec<(String, String)>,
+    /// Cache folder
+    #[arg(long, value_name = "DIR")]
+    pub cache: Option<PathBuf>,
 }
 
 /// `harness cache`

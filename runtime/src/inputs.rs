@@ -79,7 +79,7 @@ impl Inputs {
 }
 
 /// Collects the file entries anywhere in a manifest: objects with a path, a size and a digest.
-fn list(value: &Value, into: &mut BTreeMap<String, String>) {
+pub fn list(value: &Value, into: &mut BTreeMap<String, String>) {
     match value {
         Value::Object(fields) => {
             if let (Some(Value::String(path)), Some(Value::Number(_)), Some(Value::String(digest))) =

@@ -16,6 +16,7 @@ mod run;
 mod start;
 mod summary;
 mod text;
+mod why;
 mod worker;
 
 use clap::Parser;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     let result = match cli.command {
         cli::Command::Run(arguments) => start::run(&arguments),
+        cli::Command::Why(arguments) => why::why(&arguments),
         cli::Command::Check(arguments) => start::check(&arguments),
         cli::Command::Explain { code } => describe::explain(&code),
         cli::Command::Describe { kind } => describe::kind(kind.as_deref()),

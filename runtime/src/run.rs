@@ -8,7 +8,7 @@ use crate::overlap::Overlap;
 use crate::worker::{Ended, Worker};
 use crate::{command, datasets};
 use anyhow::Result;
-use harness_cache::{Cache, Digest, Output, Record, Series};
+use harness_cache::{ActionKey, Cache, Digest, Output, Record, Series};
 use harness_dsl::{Catalog, Program};
 use harness_protocol::{Executor, FromWorker, Job, Outcome, steps};
 use serde_json::{Value, json};
@@ -58,6 +58,8 @@ pub struct State {
     pub status: Status,
     /// Its key, once its inputs were known.
     pub key: Option<Digest>,
+    /// Its key in full, where its inputs were known.
+    pub action: Option<ActionKey>,
     /// Its result.
     pub finished: Option<Finished>,
     /// Why it has none.
@@ -129,6 +131,7 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
         let blank = State {
             status: Status::Skipped,
             key: None,
+            action: None,
             finished: None,
             error: None,
             wall_s: 0.0,
@@ -257,6 +260,7 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
                 Ok((mut finished, warnings)) => {
                     let digest = finished.record.digest;
                     self.states[step].key = Some(digest);
+                    self.states[step].action = Some(finished.record.key.clone());
                     self.states[step].warnings = warnings;
                     let status = match request.cache.record(&digest)? {
                         Some(known) if !request.forced[step] => {
@@ -285,6 +289,7 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
                 }
             };
         self.states[step].key = Some(action.digest);
+        self.states[step].action = Some(action.key.clone());
         let shared = self.overlap.look(step, &spec.name, &spec.inputs, &action)?;
         self.states[step].warnings.extend(shared);
         if !request.forced[step]

@@ -22,7 +22,7 @@ fn colour() -> bool {
 }
 
 /// Shows what was found; whether there is a program.
-fn report(text: &text::Text, json: bool) -> bool {
+pub fn report(text: &text::Text, json: bool) -> bool {
     let found = &text.checked.diagnostics;
     if json {
         for diagnostic in found {

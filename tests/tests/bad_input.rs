@@ -117,6 +117,36 @@ knn flattered { encoder = moco, train = clean, test = dirty, k = 3, transform = 
 }
 
 #[test]
+fn why_names_the_field_and_the_file() {
+    let test = photos(4, KNN);
+    let none = test.harness(&["why", "a.exp", "nearest"]).code(0);
+    assert!(none.stdout.contains("nearest: ") && none.stdout.contains("random: would be computed"), "{}", none.stdout);
+    let _ = test.harness(&["run", "a.exp"]).code(0);
+    let known = test.harness(&["why", "a.exp", "nearest"]).code(0);
+    assert!(
+        known.stdout.starts_with("nearest: known, computed 20") && known.stdout.lines().count() == 1,
+        "{}",
+        known.stdout
+    );
+
+    test.write("a.exp", KNN.replace("k = 3", "k = 4"));
+    let field = test.harness(&["why", "a.exp", "nearest"]).code(0);
+    assert!(
+        field.stdout.contains("nearest: would be computed") && field.stdout.contains("    k: 3 -> 4"),
+        "{}",
+        field.stdout
+    );
+
+    test.write("a.exp", KNN);
+    test.write("photos/cat/00.png", bytes(picture(0, 40), ImageFormat::Png));
+    let file = test.harness(&["why", "a.exp", "photos"]).code(0);
+    assert!(file.stdout.contains("cat/00.png changed"), "{}", file.stdout);
+    let input = test.harness(&["why", "a.exp", "nearest"]).code(0);
+    assert!(input.stdout.contains("    train: another content, "), "{}", input.stdout);
+    let _ = test.harness(&["why", "a.exp", "nothing"]).code(2).says(&["nothing"]);
+}
+
+#[test]
 fn a_batch_larger_than_the_dataset_and_a_queue_that_does_not_fit() {
     let test = photos(1, PRETRAIN);
     let _ = failed(&test).says(&["a batch of 4 is larger than the dataset of 2 pictures", "lower `batch`"]);
