@@ -47,7 +47,7 @@ pub fn why(arguments: &cli::Why) -> Result<ExitCode> {
         hurry: Default::default(),
     };
     let states = engine::run(&request, &mut |_| ())?;
-    let earlier = earlier(&cache);
+    let earlier = earlier(&cache, &arguments.file);
     for step in (0..program.steps.len()).filter(|&step| wanted[step]) {
         let (spec, state) = (&program.steps[step], &states[step]);
         let known = state.finished.is_some();
@@ -159,14 +159,19 @@ fn listed(cache: &Cache, digest: &Digest) -> Option<BTreeMap<String, String>> {
     Some(files)
 }
 
-/// Keys that earlier runs had for each label, newest first. Runs whose events cannot be read are passed over.
-fn earlier(cache: &Cache) -> BTreeMap<String, Vec<Digest>> {
+/// Keys that earlier runs of a file of this name had for each label, newest first: other experiments in the same cache
+/// have steps of the same names. Runs whose events cannot be read are passed over.
+fn earlier(cache: &Cache, file: &Path) -> BTreeMap<String, Vec<Digest>> {
     let mut runs: Vec<_> = std::fs::read_dir(cache.dir().join("runs")).into_iter().flatten().flatten().collect();
     // Names begin with the time.
     runs.sort_by_key(|run| std::cmp::Reverse(run.file_name()));
     let mut found: BTreeMap<String, Vec<Digest>> = BTreeMap::new();
     for run in runs {
         let events = std::fs::read_to_string(run.path().join("events.jsonl")).unwrap_or_default();
+        let started: Value = events.lines().next().and_then(|line| serde_json::from_str(line).ok()).unwrap_or_default();
+        if started["file"].as_str().map(Path::new).and_then(Path::file_name) != file.file_name() {
+            continue;
+        }
         for line in events.lines().filter(|line| line.contains("step_finished")) {
             let Ok(event) = serde_json::from_str::<Value>(line) else { continue };
             let (Some(label), Some(key)) = (event["label"].as_str(), event["key"].as_str()) else { continue };
