@@ -128,7 +128,11 @@ pub fn svg(figure: &Figure) -> String {
             y + 4.0
         );
     }
-    let marks = ticks(x0, x1);
+    let mut marks = ticks(x0, x1);
+    // Between two epochs there is none.
+    if all.iter().all(|point| point.0.fract() == 0.0) {
+        marks.retain(|tick| (tick - tick.round()).abs() < 1e-9);
+    }
     for (&tick, text) in marks.iter().zip(texts(&marks, false)) {
         let _ = write!(
             out,
