@@ -12,6 +12,7 @@ mod checker;
 mod codes;
 pub mod diagnostic;
 pub mod evaluate;
+mod format;
 mod lexer;
 mod parser;
 pub mod program;
@@ -25,6 +26,7 @@ pub use checker::check;
 pub use codes::{EXPLANATIONS, explain};
 pub use diagnostic::{Diagnostic, Related, Severity};
 pub use evaluate::{Interval, Outcome, Summary, Verdict, evaluate_claim, summarise};
+pub use format::format;
 pub use program::{
     Aggregate, Arithmetic, Axis, Cell, CellRef, Claim, Column, Comparison, Condition, Expression, Pick, Program,
     Relation, Row, Step, Table,

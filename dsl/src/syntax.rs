@@ -241,3 +241,96 @@ impl Operator {
         }
     }
 }
+
+/// The same syntax with every place forgotten: two texts that say the same have equal shapes.
+pub fn shape(items: &[Item]) -> Vec<Item> {
+    let mut items = items.to_vec();
+    items.iter_mut().for_each(forget_item);
+    items
+}
+
+fn forget_name(name: &mut Name) {
+    name.span = Span::default();
+}
+
+fn forget_fields(fields: &mut [FieldSyntax]) {
+    for field in fields {
+        field.path.iter_mut().for_each(forget_name);
+        forget(&mut field.value);
+    }
+}
+
+fn forget_item(item: &mut Item) {
+    match item {
+        Item::Import { span, .. } => *span = Span::default(),
+        Item::Param(definition) | Item::Let(definition) => {
+            forget_name(&mut definition.name);
+            forget(&mut definition.value);
+        }
+        Item::Step(step) => {
+            forget_name(&mut step.kind);
+            forget_name(&mut step.name);
+            step.base.iter_mut().for_each(forget_name);
+            forget_fields(&mut step.fields);
+        }
+        Item::Block(block) => {
+            forget_name(&mut block.axis);
+            forget(&mut block.list);
+            block.items.iter_mut().for_each(forget_item);
+        }
+        Item::Table(table) => {
+            forget_name(&mut table.name);
+            forget_fields(&mut table.fields);
+        }
+        Item::Claim(claim) => {
+            claim.span = Span::default();
+            forget(&mut claim.condition);
+        }
+    }
+}
+
+fn forget(expr: &mut Expr) {
+    expr.span = Span::default();
+    match &mut expr.kind {
+        ExprKind::List(items) => items.iter_mut().for_each(forget),
+        ExprKind::Record(fields) => forget_fields(fields),
+        ExprKind::Tagged { tag, fields } => {
+            forget_name(tag);
+            forget_fields(fields);
+        }
+        ExprKind::Range(low, high) => [low, high].into_iter().for_each(|end| forget(end)),
+        ExprKind::Chain(first, rest) => {
+            forget(first);
+            rest.iter_mut().for_each(|(_, operand)| forget(operand));
+        }
+        ExprKind::Negate(inner) | ExprKind::Not(inner) => forget(inner),
+        ExprKind::If(parts) => {
+            let (condition, then, other) = parts.as_mut();
+            [condition, then, other].into_iter().for_each(forget);
+        }
+        ExprKind::Call { function, arguments } => {
+            forget_name(function);
+            arguments.iter_mut().for_each(forget);
+        }
+        ExprKind::Postfix(base, parts) => {
+            forget(base);
+            for part in parts {
+                match part {
+                    Postfix::Member(name) => forget_name(name),
+                    Postfix::Index(items, span) => {
+                        *span = Span::default();
+                        for item in items {
+                            item.axis.iter_mut().for_each(forget_name);
+                            forget(&mut item.value);
+                        }
+                    }
+                    Postfix::Call(arguments, span) => {
+                        *span = Span::default();
+                        arguments.iter_mut().for_each(forget);
+                    }
+                }
+            }
+        }
+        _ => {}
+    }
+}

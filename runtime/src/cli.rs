@@ -19,6 +19,8 @@ pub enum Command {
     Run(Run),
     /// Check files without running anything
     Check(Check),
+    /// Lay out files in the one way they are written
+    Fmt(Fmt),
     /// Say what makes a step run again: what differs from its newest earlier result
     Why(Why),
     /// Explain an error code, for instance E0107
@@ -87,6 +89,17 @@ pub struct Check {
     /// Print diagnostics as JSON lines on standard output
     #[arg(long)]
     pub json: bool,
+}
+
+/// `harness fmt`
+#[derive(Args, Debug)]
+pub struct Fmt {
+    /// The .exp files; `-` reads standard input and prints to standard output
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+    /// Change nothing; exit status 1 if a file is not laid out
+    #[arg(long)]
+    pub check: bool,
 }
 
 /// `harness why`

@@ -9,6 +9,7 @@ mod datasets;
 mod describe;
 mod devices;
 mod events;
+mod fmt;
 mod inputs;
 mod listen;
 mod overlap;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         cli::Command::Run(arguments) => start::run(&arguments),
         cli::Command::Why(arguments) => why::why(&arguments),
         cli::Command::Check(arguments) => start::check(&arguments),
+        cli::Command::Fmt(arguments) => fmt::fmt(&arguments),
         cli::Command::Explain { code } => describe::explain(&code),
         cli::Command::Describe { kind } => describe::kind(kind.as_deref()),
         cli::Command::Cache(command) => describe::cache(&command),

@@ -4,6 +4,7 @@ mod catalog;
 mod diagnostics;
 mod families;
 mod grammar;
+mod layout;
 mod robust;
 mod values;
 mod verdicts;
