@@ -3,10 +3,10 @@
 use crate::action::Finished;
 use crate::config::Config;
 use anyhow::{Context as _, Result};
-use harness_cache::{ActionKey, Cache, Digest, Output, Record};
+use harness_cache::{ActionKey, Cache, Digest, Output, Record, Series};
 use harness_datasets::{Built, Error, FileHasher, ParallelHasher, Tree};
 use harness_protocol::job::LocationForm;
-use harness_protocol::steps::{Davis, ImageFolder, Scenes, SegmentationPairs};
+use harness_protocol::steps::Scenes;
 use harness_protocol::value::PathRef;
 use harness_protocol::{KindInfo, steps};
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ use std::path::PathBuf;
 
 /// Whether steps of this kind describe files of the user's: they are looked at in every run, by their stats.
 pub fn is_external(kind: &str) -> bool {
-    matches!(kind, "image_folder" | "segmentation_pairs" | "davis")
+    harness_datasets::builder(kind).is_some()
 }
 
 /// Digests of files through the cache's table, so that the second look at a dataset is a stat.
@@ -67,17 +67,8 @@ pub fn external(
     let place = config.place(path.root.as_deref(), &path.path)?;
     let location = harness_datasets::locate(&place).with_context(|| format!("the dataset {path}"))?;
     let hasher = Remembered(cache);
-    let built = match info.name {
-        "image_folder" => {
-            harness_datasets::image_folder(&serde_json::from_value::<ImageFolder>(params.clone())?, &location, &hasher)
-        }
-        "segmentation_pairs" => harness_datasets::segmentation_pairs(
-            &serde_json::from_value::<SegmentationPairs>(params.clone())?,
-            &location,
-            &hasher,
-        ),
-        _ => harness_datasets::davis(&serde_json::from_value::<Davis>(params.clone())?, &location, &hasher),
-    }?;
+    let builder = harness_datasets::builder(info.name).with_context(|| format!("nothing builds `{}`", info.name))?;
+    let built = builder(params, &location, &hasher)?;
     // The key has what decides the result: the other parameters and the content found, not the place.
     let mut keyed = params.as_object().cloned().unwrap_or_default();
     keyed.remove("path");
@@ -123,5 +114,7 @@ fn finish(info: &KindInfo, key: ActionKey, built: Built, cache: &Cache) -> Resul
         );
     }
     record.metrics = built.metrics;
+    let series = built.series.into_iter();
+    record.series = series.map(|(name, s)| (name, Series { x: s.x, y: s.y, x_label: s.x_label })).collect();
     Ok((Finished { record, data }, built.warnings))
 }

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use harness_protocol::Location;
 use harness_protocol::manifest::FileEntry;
+use harness_protocol::{Location, Series};
 use serde::Serialize;
 
 use crate::error::Error;
@@ -17,6 +17,8 @@ pub struct Built {
     pub outputs: Vec<(String, Vec<u8>)>,
     /// Numbers by name.
     pub metrics: BTreeMap<String, f64>,
+    /// Curves by name.
+    pub series: BTreeMap<String, Series>,
     /// Where the files of all manifests lie.
     pub location: Location,
     /// What a person should know of, one sentence each.
@@ -24,6 +26,11 @@ pub struct Built {
 }
 
 impl Built {
+    /// With nothing to report yet.
+    pub(crate) fn new(outputs: Vec<(String, Vec<u8>)>, location: Location) -> Self {
+        Self { outputs, metrics: BTreeMap::new(), series: BTreeMap::new(), location, warnings: Vec::new() }
+    }
+
     /// The bytes of the output called `name`.
     pub fn output(&self, name: &str) -> Option<&[u8]> {
         self.outputs.iter().find(|(n, _)| n == name).map(|(_, bytes)| bytes.as_slice())

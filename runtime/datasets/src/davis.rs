@@ -80,12 +80,8 @@ pub fn davis(params: &Davis, location: &Location, hasher: &dyn FileHasher) -> Re
         Year::Davis2017 => Annotation::Indexed,
     };
     let manifest = VideoManifest { format: MANIFEST_FORMAT, annotation, sequences, archive: None };
-    Ok(Built {
-        outputs: vec![("videos".into(), json(&manifest))],
-        metrics,
-        location: tree.location().clone(),
-        warnings,
-    })
+    let outputs = vec![("videos".into(), json(&manifest))];
+    Ok(Built { metrics, warnings, ..Built::new(outputs, tree.location().clone()) })
 }
 
 /// Opens the folder that holds `JPEGImages`: the top itself, or its one folder that does (`DAVIS`).

@@ -95,7 +95,7 @@ pub fn image_folder(params: &ImageFolder, location: &Location, hasher: &dyn File
     let entries: Vec<ImageEntry> = described
         .into_iter()
         .zip(&kept)
-        .map(|(file, (_, label, _))| ImageEntry { file, label: *label, mask: None })
+        .map(|(file, (_, label, _))| ImageEntry { file, label: *label, ..ImageEntry::default() })
         .collect();
 
     keep_copies_together(&entries, &mut held_out, &mut warnings);
@@ -115,7 +115,8 @@ pub fn image_folder(params: &ImageFolder, location: &Location, hasher: &dyn File
         metrics.extend(max_min_ratio(&class_sizes).map(|ratio| ("max_min_ratio".to_owned(), ratio)));
     }
     let base = ImageManifest { format: MANIFEST_FORMAT, classes, ..ImageManifest::default() };
-    Ok(Built { outputs: outputs(&base, entries, &held_out), metrics, location: tree.location().clone(), warnings })
+    let outputs = outputs(&base, entries, &held_out);
+    Ok(Built { metrics, warnings, ..Built::new(outputs, tree.location().clone()) })
 }
 
 /// The three manifests `all`, `train` and `holdout`, which share everything but their entries.

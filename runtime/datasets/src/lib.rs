@@ -1,7 +1,7 @@
 //! Datasets: folder, tar and zip trees, their manifests, and the procedural scenes. No torch.
 //!
 //! ```text
-//! Location -> Tree -> builder (image_folder, segmentation_pairs, davis) -> Built (manifests)
+//! Location -> Tree -> builder (image_folder, voc_classification, davis, …) -> Built (manifests)
 //! Scenes params -> scenes() -> one tar + Built
 //! manifest entry -> Reader::read_verified -> bytes (checked against their digest)
 //! ```
@@ -14,6 +14,7 @@ pub mod davis;
 pub mod error;
 pub mod hash;
 pub mod image_folder;
+mod layout;
 pub mod mask;
 pub mod reader;
 
@@ -21,6 +22,7 @@ pub mod scenes;
 pub mod segmentation_pairs;
 pub mod split;
 pub mod tree;
+pub mod voc_classification;
 
 pub use built::Built;
 pub use davis::davis;
@@ -33,3 +35,24 @@ pub use reader::Reader;
 pub use scenes::scenes;
 pub use segmentation_pairs::segmentation_pairs;
 pub use tree::{Tree, TreeFile, locate};
+pub use voc_classification::voc_classification;
+
+/// Builds a dataset of the user's from a step's resolved parameters.
+pub type Builder = fn(&serde_json::Value, &harness_protocol::Location, &dyn FileHasher) -> Result<Built, Error>;
+
+/// The builder of every kind that describes files of the user's.
+const BUILDERS: &[(&str, Builder)] = &[
+    ("davis", |params, location, hasher| davis(&decode(params)?, location, hasher)),
+    ("image_folder", |params, location, hasher| image_folder(&decode(params)?, location, hasher)),
+    ("segmentation_pairs", |params, location, hasher| segmentation_pairs(&decode(params)?, location, hasher)),
+    ("voc_classification", |params, location, hasher| voc_classification(&decode(params)?, location, hasher)),
+];
+
+/// The builder of the kind called `kind`, if it describes files of the user's.
+pub fn builder(kind: &str) -> Option<Builder> {
+    BUILDERS.iter().find(|(name, _)| *name == kind).map(|(_, builder)| *builder)
+}
+
+fn decode<T: serde::de::DeserializeOwned>(params: &serde_json::Value) -> Result<T, Error> {
+    serde_json::from_value(params.clone()).map_err(|error| Error::layout("the step's fields", error.to_string()))
+}

@@ -56,8 +56,8 @@ pub fn segmentation_pairs(
         .iter()
         .map(|p| ImageEntry {
             file: by_path[p.picture.as_str()].clone(),
-            label: None,
             mask: Some(by_path[p.mask.as_str()].clone()),
+            ..ImageEntry::default()
         })
         .collect();
     let pictures: Vec<&str> = pairs.iter().map(|p| p.picture.as_str()).collect();
@@ -76,7 +76,7 @@ pub fn segmentation_pairs(
     };
     let metrics = BTreeMap::from([("pictures".to_owned(), entries.len() as f64)]);
     let outputs = outputs(&base, entries, &held_out);
-    Ok(Built { outputs, metrics, location: tree.location().clone(), warnings })
+    Ok(Built { metrics, warnings, ..Built::new(outputs, tree.location().clone()) })
 }
 
 /// A line of the list, its paths found in the tree.

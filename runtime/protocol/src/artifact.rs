@@ -5,12 +5,15 @@ use serde::{Deserialize, Serialize};
 /// Kinds of content that outputs can have.
 ///
 /// `images` is a manifest without labels or masks, `labelled_images` has labels, `masked_images` has masks,
-/// `annotated_images` has both; `file` is anything opaque.
+/// `annotated_images` has both, `multilabel_images` has one answer for each class, `depth_images` has masks and depth
+/// maps; `file` is anything opaque.
 pub const KINDS: &[&str] = &[
     "images",
     "labelled_images",
     "masked_images",
     "annotated_images",
+    "multilabel_images",
+    "depth_images",
     "videos",
     "encoder",
     "features",

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub const MANIFEST_FORMAT: u32 = 1;
 
 /// One file of a dataset.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileEntry {
     /// Path relative to the dataset's root, with `/`.
@@ -21,7 +21,7 @@ pub struct FileEntry {
 }
 
 /// One picture with what is known of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImageEntry {
     /// The picture.
@@ -29,9 +29,16 @@ pub struct ImageEntry {
     /// Class index into [`ImageManifest::classes`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<u32>,
-    /// Index mask (8-bit grey or palette PNG), same size as the picture.
+    /// One value for each class of [`ImageManifest::classes`], for pictures that show several: 1 present, -1 absent,
+    /// 0 present but difficult (VOC's third answer). Empty where pictures are not labelled so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<i8>,
+    /// Index mask (8-bit grey or palette PNG), same size as the picture unless the layout says otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mask: Option<FileEntry>,
+    /// Depth map: a NumPy file of H x W floats, metres.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub depth: Option<FileEntry>,
 }
 
 /// Pictures, sorted by path.
@@ -48,6 +55,10 @@ pub struct ImageManifest {
     /// Mask values that count as no class (void); 255 always does.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ignore: Vec<u8>,
+    /// What each mask value is read as: 256 values from that of 0 to that of 255 (255 = void), applied before
+    /// [`ImageManifest::mask_classes`] and [`ImageManifest::ignore`] are looked at; empty where values are classes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mask_values: Vec<u8>,
     /// The pictures, sorted by path.
     pub entries: Vec<ImageEntry>,
     /// Digest of the tar in the store that holds the files, for datasets that were generated.

@@ -48,7 +48,7 @@ macro_rules! input {
 input!(
     /// Pictures; labels and masks do not matter.
     ImagesInput,
-    ["images", "labelled_images", "masked_images", "annotated_images"]
+    ["images", "labelled_images", "masked_images", "annotated_images", "multilabel_images", "depth_images"]
 );
 input!(
     /// Pictures with one class label each.
@@ -58,7 +58,17 @@ input!(
 input!(
     /// Pictures with one index mask each.
     MaskedInput,
-    ["masked_images", "annotated_images"]
+    ["masked_images", "annotated_images", "depth_images"]
+);
+input!(
+    /// Pictures with one answer for each class: present, absent or difficult.
+    MultilabelInput,
+    ["multilabel_images"]
+);
+input!(
+    /// Pictures with one depth map each.
+    DepthInput,
+    ["depth_images"]
 );
 input!(
     /// Videos with masks of the objects in them.

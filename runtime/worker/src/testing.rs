@@ -86,7 +86,7 @@ impl Bench {
                 let path = format!("{index:03}.png");
                 std::fs::write(folder.join(&path), &bytes).unwrap();
                 let file = FileEntry { path, size: bytes.len() as u64, digest: digest(&bytes) };
-                ImageEntry { file, label: Some(class), mask: None }
+                ImageEntry { file, label: Some(class), ..ImageEntry::default() }
             })
             .collect();
         let classes = classes.iter().map(|class| class.to_string()).collect();

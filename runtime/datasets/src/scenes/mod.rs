@@ -92,7 +92,12 @@ pub fn scenes(params: &Scenes, tar_path: &Path) -> Result<Built, Error> {
                 pack.add(&mask)?;
                 gallery.items.extend(shown);
                 let label = Some(labels[index as usize] as u32);
-                entries.push(ImageEntry { file: picture.entry, label, mask: Some(mask.entry) });
+                entries.push(ImageEntry {
+                    file: picture.entry,
+                    label,
+                    mask: Some(mask.entry),
+                    ..ImageEntry::default()
+                });
             }
         }
         splits.push((split, entries));
@@ -116,9 +121,9 @@ pub fn scenes(params: &Scenes, tar_path: &Path) -> Result<Built, Error> {
             format: MANIFEST_FORMAT,
             classes: classes.clone(),
             mask_classes: mask_classes.clone(),
-            ignore: Vec::new(),
             entries,
             archive: archive.clone(),
+            ..ImageManifest::default()
         };
         outputs.push((split.into(), json(&manifest)));
     }
@@ -131,7 +136,7 @@ pub fn scenes(params: &Scenes, tar_path: &Path) -> Result<Built, Error> {
         BTreeMap::from([("pictures".to_owned(), pictures as f64), ("gini".to_owned(), gini(&train_sizes))]);
     metrics.extend(max_min_ratio(&train_sizes).map(|ratio| ("max_min_ratio".to_owned(), ratio)));
     let location = Location { path: tar_path.to_path_buf(), form: LocationForm::Tar, prefix: String::new() };
-    Ok(Built { outputs, metrics, location, warnings })
+    Ok(Built { metrics, warnings, ..Built::new(outputs, location) })
 }
 
 /// What the checker of the language has checked already, for callers that come another way.

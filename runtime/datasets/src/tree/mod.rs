@@ -89,6 +89,22 @@ impl Tree {
         Ok(Self { location: Location { prefix, ..location.clone() }, source })
     }
 
+    /// The same folder or archive with another folder of it as the top; an archive is not indexed again.
+    ///
+    /// # Errors
+    /// `prefix` is not a path inside it.
+    pub(crate) fn at(self, prefix: &str) -> Result<Self, Error> {
+        let path = &self.location.path;
+        let prefix = clean(prefix).map_err(|why| Error::tree(path, format!("folder `{prefix}`: {why}")))?;
+        let source = match self.source {
+            Source::Folder(_) => {
+                Source::Folder(std::path::absolute(path).map_err(Error::io("open", path))?.join(&prefix))
+            }
+            archive => archive,
+        };
+        Ok(Self { location: Location { prefix, ..self.location }, source })
+    }
+
     /// Where the tree lies, its prefix cleaned.
     pub fn location(&self) -> &Location {
         &self.location

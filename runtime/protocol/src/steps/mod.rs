@@ -11,6 +11,7 @@ pub mod propagate;
 pub mod scenes;
 pub mod segment;
 pub mod segmentation_pairs;
+pub mod voc_classification;
 
 pub use command::{Command, Declared};
 pub use davis::{Davis, Year};
@@ -23,6 +24,7 @@ pub use propagate::{Propagate, PropagateLayer};
 pub use scenes::{Domain, Scenes};
 pub use segment::{Fcn, Profile, Segment, SegmentAugment, SegmentHead};
 pub use segmentation_pairs::SegmentationPairs;
+pub use voc_classification::{Missing, VocClassification, VocSplit};
 
 use crate::kind::KindInfo;
 
@@ -39,6 +41,7 @@ pub const ALL: &[KindInfo] = &[
     KindInfo::of::<Scenes>(),
     KindInfo::of::<Segment>(),
     KindInfo::of::<SegmentationPairs>(),
+    KindInfo::of::<VocClassification>(),
 ];
 
 /// The kind called `name`.

@@ -41,6 +41,10 @@ impl Images {
         if manifest.entries.is_empty() {
             return Err(format!("the dataset of `{}` has no pictures", input.file.display()).into());
         }
+        if !matches!(manifest.mask_values.len(), 0 | 256) {
+            let found = manifest.mask_values.len();
+            return Err(format!("the manifest `{}` maps {found} mask values, not 256", input.file.display()).into());
+        }
         Ok(Self { manifest: Arc::new(manifest), reader: Arc::new(Reader::new(input)?) })
     }
 
@@ -79,7 +83,36 @@ impl Images {
     pub fn mask(&self, index: usize) -> Result<IndexMask> {
         let entry = &self.manifest.entries[index];
         let file = entry.mask.as_ref().ok_or_else(|| format!("`{}` has no mask", entry.file.path))?;
-        decode_index(&self.bytes(file)?).map_err(|error| format!("`{}`: {error}", file.path).into())
+        let mut mask = decode_index(&self.bytes(file)?).map_err(|error| format!("`{}`: {error}", file.path))?;
+        if let Ok(table) = <&[u8; 256]>::try_from(self.manifest.mask_values.as_slice()) {
+            mask.data.iter_mut().for_each(|value| *value = table[usize::from(*value)]);
+        }
+        Ok(mask)
+    }
+
+    /// The raw bytes of a picture's depth map (`.npy`), checked against the manifest.
+    ///
+    /// # Errors
+    /// There is none, or it changed; names it.
+    pub fn depth(&self, index: usize) -> Result<Vec<u8>> {
+        let entry = &self.manifest.entries[index];
+        self.bytes(entry.depth.as_ref().ok_or_else(|| format!("`{}` has no depth map", entry.file.path))?)
+    }
+
+    /// For every picture, one answer for each class: 1 present, -1 absent, 0 difficult.
+    ///
+    /// # Errors
+    /// A picture has not one answer for each class.
+    pub fn multilabels(&self) -> Result<Vec<Vec<i8>>> {
+        let classes = self.manifest.classes.len();
+        let answers = |entry: &harness_protocol::manifest::ImageEntry| {
+            if entry.labels.len() == classes && classes > 0 {
+                return Ok(entry.labels.clone());
+            }
+            let (path, found) = (&entry.file.path, entry.labels.len());
+            Err(Error::Step(format!("`{path}` has {found} answers for {classes} classes; one for each is needed")))
+        };
+        self.manifest.entries.iter().map(answers).collect()
     }
 
     /// Class index of every picture.
