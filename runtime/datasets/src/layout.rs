@@ -90,6 +90,16 @@ impl Layout {
         self.tree.place()
     }
 
+    /// Every file, sorted by path.
+    pub fn files(&self) -> &[TreeFile] {
+        &self.files
+    }
+
+    /// Whether there is such a file.
+    pub fn has(&self, path: &str) -> bool {
+        self.sizes.contains_key(path)
+    }
+
     /// Files right in `folder`: name without its ending -> path. Only those that `take` wants.
     pub fn stems(&self, folder: &str, take: impl Fn(&str) -> bool) -> BTreeMap<String, String> {
         let start = format!("{folder}/");

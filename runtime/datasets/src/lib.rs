@@ -16,6 +16,7 @@ pub mod hash;
 pub mod image_folder;
 mod layout;
 pub mod mask;
+pub mod masked;
 pub mod reader;
 
 pub mod scenes;
@@ -30,6 +31,7 @@ pub use error::Error;
 pub use hash::{FileHasher, ParallelHasher};
 pub use image_folder::image_folder;
 pub use mask::{IndexMask, check_mask, decode_mask};
+pub use masked::{cityscapes, nyud, voc_segmentation};
 pub use reader::Reader;
 
 pub use scenes::scenes;
@@ -42,10 +44,13 @@ pub type Builder = fn(&serde_json::Value, &harness_protocol::Location, &dyn File
 
 /// The builder of every kind that describes files of the user's.
 const BUILDERS: &[(&str, Builder)] = &[
+    ("cityscapes", |params, location, hasher| cityscapes(&decode(params)?, location, hasher)),
     ("davis", |params, location, hasher| davis(&decode(params)?, location, hasher)),
     ("image_folder", |params, location, hasher| image_folder(&decode(params)?, location, hasher)),
+    ("nyud", |params, location, hasher| nyud(&decode(params)?, location, hasher)),
     ("segmentation_pairs", |params, location, hasher| segmentation_pairs(&decode(params)?, location, hasher)),
     ("voc_classification", |params, location, hasher| voc_classification(&decode(params)?, location, hasher)),
+    ("voc_segmentation", |params, location, hasher| voc_segmentation(&decode(params)?, location, hasher)),
 ];
 
 /// The builder of the kind called `kind`, if it describes files of the user's.

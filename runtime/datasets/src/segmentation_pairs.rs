@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::hash::FileHasher;
 use crate::image_folder::{keep_copies_together, outputs};
 use crate::mask::probe_mask;
+use crate::masked::value_table;
 use crate::split::{Purpose, draw, holdout_size};
 use crate::tree::{Tree, clean, join};
 
@@ -72,6 +73,7 @@ pub fn segmentation_pairs(
         format: MANIFEST_FORMAT,
         mask_classes: params.classes.clone(),
         ignore,
+        mask_values: params.values.as_deref().map(value_table).unwrap_or_default(),
         ..ImageManifest::default()
     };
     let metrics = BTreeMap::from([("pictures".to_owned(), entries.len() as f64)]);

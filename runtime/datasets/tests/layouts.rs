@@ -185,3 +185,155 @@ fn indoor_pictures_in_the_layout_of_voc() {
     let warning = built.warnings.iter().find(|w| w.contains("`test`")).unwrap();
     assert!(warning.contains("4 classes") && warning.contains("`book`, `bookcase`, `doll`, `vase`"), "{warning}");
 }
+
+/// A grey or palette PNG of one value.
+fn png_of(value: u8, width: u32, height: u32, colours: png::ColorType) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, width, height);
+    encoder.set_color(colours);
+    if colours == png::ColorType::Indexed {
+        encoder.set_palette(vec![0; 3 * (usize::from(value) + 1)]);
+    }
+    let pixels = vec![value; (width * height) as usize * colours.samples()];
+    encoder.write_header().unwrap().write_image_data(&pixels).unwrap();
+    bytes
+}
+
+fn masked(kind: &str, files: &[(&str, &[u8])], params: Value) -> Result<Built, Error> {
+    build(kind, tree(files).path(), params)
+}
+
+#[test]
+fn voc_segmentation_official_and_repacked() {
+    let picture = png_of(9, 4, 3, png::ColorType::Rgb);
+    let mask = png_of(15, 4, 3, png::ColorType::Indexed);
+    let aug = png_of(14, 4, 3, png::ColorType::Grayscale);
+    let official: Vec<(&str, &[u8])> = vec![
+        ("VOCdevkit/VOC2012/JPEGImages/b.png", &picture),
+        ("VOCdevkit/VOC2012/JPEGImages/a.png", &picture),
+        ("VOCdevkit/VOC2012/SegmentationClass/a.png", &mask),
+        ("VOCdevkit/VOC2012/SegmentationClass/b.png", &mask),
+        ("VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt", b"b\r\na\r\n"),
+        ("VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt", b"b\n"),
+    ];
+    let built = masked("voc_segmentation", &official, json!({})).unwrap();
+    assert_eq!(outputs(&built), ["train", "val"]);
+    let train = images(&built, "train");
+    assert_eq!(stems(&train), ["a.png", "b.png"]);
+    assert_eq!((train.mask_classes.len(), train.mask_classes[15].as_str()), (21, "person"));
+    assert!(train.mask_values.is_empty());
+    assert_eq!(built.metrics["pictures"], 2.0);
+
+    let repack: Vec<(&str, &[u8])> = vec![
+        ("VOCSegmentation/images/a.png", &picture),
+        ("VOCSegmentation/SegmentationClass/a.png", &mask),
+        ("VOCSegmentation/SegmentationClassAug/a.png", &aug),
+        ("VOCSegmentation/sets/trainaug.txt", b"a\n"),
+        ("VOCSegmentation/sets/val.txt", b"a\n"),
+    ];
+    let built = masked("voc_segmentation", &repack, json!({})).unwrap();
+    assert_eq!(outputs(&built), ["val", "trainaug"]);
+    let mask_of = |split: &str| images(&built, split).entries[0].mask.clone().unwrap().path;
+    assert_eq!(mask_of("trainaug"), "SegmentationClassAug/a.png");
+    assert_eq!(mask_of("val"), "SegmentationClass/a.png");
+
+    let mut lacking = official.clone();
+    lacking.retain(|(path, _)| !path.ends_with("SegmentationClass/b.png"));
+    says(
+        masked("voc_segmentation", &lacking, json!({})),
+        &["1 of the 2 pictures of `train` is incomplete", "`b`, which has no mask", "missing = skip"],
+    );
+    let skipped = masked("voc_segmentation", &lacking, json!({"missing": "skip"})).unwrap();
+    assert_eq!(outputs(&skipped), ["train"]);
+    assert!(skipped.warnings[1].contains("`val`") && skipped.warnings[1].contains("the split is left out"));
+    says(
+        masked("voc_segmentation", &[("photos/a.jpg", b"x")], json!({})),
+        &["looked for `ImageSets/Segmentation`, `JPEGImages`", "repack: looked for `sets`, `images`", "found `photos`"],
+    );
+    let rgb = official.iter().map(|(path, bytes)| {
+        (*path, if path.ends_with("SegmentationClass/a.png") { picture.as_slice() } else { *bytes })
+    });
+    says(masked("voc_segmentation", &rgb.collect::<Vec<_>>(), json!({})), &["SegmentationClass/a.png", "RGB colours"]);
+}
+
+#[test]
+fn cityscapes_ids_become_classes() {
+    let picture = png_of(9, 4, 2, png::ColorType::Rgb);
+    let mask = png_of(26, 4, 2, png::ColorType::Grayscale);
+    let small = png_of(26, 2, 2, png::ColorType::Grayscale);
+    let mut files: Vec<(&str, &[u8])> = vec![
+        ("cs/leftImg8bit/train/ulm/ulm_1_leftImg8bit.png", &picture),
+        ("cs/leftImg8bit/train/aachen/aachen_2_leftImg8bit.png", &picture),
+        ("cs/gtFine/train/ulm/ulm_1_gtFine_labelIds.png", &mask),
+        ("cs/gtFine/train/aachen/aachen_2_gtFine_labelIds.png", &mask),
+        ("cs/gtFine/train/aachen/aachen_2_gtFine_instanceIds.png", b"another file"),
+    ];
+    let built = masked("cityscapes", &files, json!({})).unwrap();
+    assert_eq!(outputs(&built), ["train"]);
+    let train = images(&built, "train");
+    assert_eq!(stems(&train), ["aachen_2_leftImg8bit.png", "ulm_1_leftImg8bit.png"]);
+    assert_eq!(train.mask_classes.len(), 19);
+    // Label id 26 is a car, train id 13; 0 (unlabelled), 14 (guard rail) and 29 (caravan) are void.
+    assert_eq!([7, 26, 33, 0, 14, 29].map(|id| train.mask_values[id]), [0, 13, 18, 255, 255, 255]);
+    assert_eq!(train.mask_values.iter().filter(|v| **v != 255).count(), 19);
+    assert_eq!(built.metrics["cities"], 2.0);
+    files[3].1 = &small;
+    says(masked("cityscapes", &files, json!({})), &["is 4x2 but its mask", "is 2x2"]);
+    files.remove(3);
+    says(masked("cityscapes", &files, json!({})), &["1 of the 2 pictures", "`aachen/aachen_2`", "labelIds"]);
+    says(masked("cityscapes", &files[..2], json!({})), &["looked for `leftImg8bit`, `gtFine`", "lacks `gtFine`"]);
+}
+
+#[test]
+fn nyud_shifts_labels_and_finds_depth() {
+    let picture = png_of(9, 4, 2, png::ColorType::Rgb);
+    let mask = png_of(40, 4, 2, png::ColorType::Grayscale);
+    let mut files: Vec<(&str, &[u8])> = vec![
+        ("NYUD_MT/images/0001.jpg", &picture),
+        ("NYUD_MT/images/0002.jpg", &picture),
+        ("NYUD_MT/segmentation/0001.png", &mask),
+        ("NYUD_MT/segmentation/0002.png", &mask),
+        ("NYUD_MT/depth/0001.npy", b"\x93NUMPY the rest"),
+        ("NYUD_MT/gt_sets/train.txt", b"0001\n"),
+        ("NYUD_MT/gt_sets/val.txt", b"0002\n"),
+    ];
+    let built = masked("nyud", &files, json!({})).unwrap();
+    assert_eq!(outputs(&built), ["train_depth", "train", "val"]);
+    let (deep, train) = (images(&built, "train_depth"), images(&built, "train"));
+    assert_eq!(deep.entries[0].depth.as_ref().unwrap().path, "depth/0001.npy");
+    assert_eq!(train.entries[0].depth, None);
+    assert_eq!(train.mask_classes.len(), 40);
+    assert_eq!([0, 1, 40, 41, 255].map(|value| train.mask_values[value]), [255, 0, 39, 255, 255]);
+    files[4].1 = b"no array";
+    says(masked("nyud", &files, json!({})), &["depth/0001.npy", "no NumPy file"]);
+}
+
+#[test]
+fn samples_of_the_segmentation_sets() {
+    let Some(samples) = samples() else { return };
+    let built = build("voc_segmentation", &samples.join("voc/voc2012-seg-mini.tar"), json!({})).unwrap();
+    assert_eq!(outputs(&built), ["val"]);
+    assert_eq!(stems(&images(&built, "val")), ["2011_000003.jpg", "2011_000006.jpg", "2011_000025.jpg"]);
+    let built = build("cityscapes", &samples.join("cityscapes-mini/cityscapes-mini.tar"), json!({})).unwrap();
+    let val = images(&built, "val");
+    assert_eq!(val.entries.len(), 1);
+    // The sample has its train ids too. Its two maps were shrunk apart from one another and differ along edges, so what
+    // most pixels of a label id say counts.
+    let dir = unpacked(&samples, &["cityscapes-mini/cityscapes-mini.tar"]);
+    let at = dir.path().join("cityscapes/gtFine/val/frankfurt/frankfurt_000000_000294_gtFine");
+    let read = |ending: &str| {
+        let path = format!("{}_{ending}.png", at.display());
+        harness_datasets::decode_mask(&fs::read(path).unwrap()).unwrap().values
+    };
+    let (ids, trains) = (read("labelIds"), read("labelTrainIds"));
+    for id in [1, 2, 3, 4, 7, 8, 11, 13, 17, 20, 21, 23, 24, 26] {
+        let mut counts = [0_usize; 256];
+        ids.iter()
+            .zip(&trains)
+            .filter(|(found, _)| **found == id)
+            .for_each(|(_, train)| counts[usize::from(*train)] += 1);
+        let most = (0..256).max_by_key(|train| counts[*train]).unwrap();
+        assert!(counts[most] > 0, "label id {id} is not in the sample");
+        assert_eq!(usize::from(val.mask_values[usize::from(id)]), most, "label id {id}");
+    }
+}

@@ -1,47 +1,56 @@
 //! One file per kind of step: what it takes and gives.
 
+pub mod cityscapes;
 pub mod command;
 pub mod davis;
 pub mod encoder;
 pub mod image_folder;
 pub mod knn;
 pub mod linear_probe;
+pub mod nyud;
 pub mod pretrain;
 pub mod propagate;
 pub mod scenes;
 pub mod segment;
 pub mod segmentation_pairs;
 pub mod voc_classification;
+pub mod voc_segmentation;
 
+pub use cityscapes::Cityscapes;
 pub use command::{Command, Declared};
 pub use davis::{Davis, Year};
 pub use encoder::{Copy, Encoder, Histogram, Pixels, Random, Recalibrate, Source, WeightFile};
 pub use image_folder::{ImageFolder, Labels};
 pub use knn::Knn;
 pub use linear_probe::{AugmentedFeatures, CachedFeatures, LinearProbe, ProbeFeatures};
+pub use nyud::Nyud;
 pub use pretrain::{BatchNorm, Contrast, KnnMonitor, Moco, Monitor, Pretrain};
 pub use propagate::{Propagate, PropagateLayer};
 pub use scenes::{Domain, Scenes};
 pub use segment::{Fcn, Profile, Segment, SegmentAugment, SegmentHead};
 pub use segmentation_pairs::SegmentationPairs;
 pub use voc_classification::{Missing, VocClassification, VocSplit};
+pub use voc_segmentation::VocSegmentation;
 
 use crate::kind::KindInfo;
 
 /// Every kind of step, sorted by name.
 pub const ALL: &[KindInfo] = &[
+    KindInfo::of::<Cityscapes>(),
     KindInfo::of::<Command>(),
     KindInfo::of::<Davis>(),
     KindInfo::of::<Encoder>(),
     KindInfo::of::<ImageFolder>(),
     KindInfo::of::<Knn>(),
     KindInfo::of::<LinearProbe>(),
+    KindInfo::of::<Nyud>(),
     KindInfo::of::<Pretrain>(),
     KindInfo::of::<Propagate>(),
     KindInfo::of::<Scenes>(),
     KindInfo::of::<Segment>(),
     KindInfo::of::<SegmentationPairs>(),
     KindInfo::of::<VocClassification>(),
+    KindInfo::of::<VocSegmentation>(),
 ];
 
 /// The kind called `name`.

@@ -16,6 +16,9 @@ pub struct SegmentationPairs {
     pub list: String,
     /// Names of the classes, in the order of the mask's values from 0.
     pub classes: Vec<String>,
+    /// The mask value of each class, in the order of `classes`, where they are not 0, 1, 2…; every other value is void.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub values: Option<Vec<u8>>,
     /// Mask values that mean no class, beside 255.
     #[serde(default)]
     pub ignore: Vec<u8>,
@@ -46,8 +49,23 @@ impl StepKind for SegmentationPairs {
             problems
                 .push(Problem::new("classes", format!("{} classes: between 2 and 255 are needed", self.classes.len())));
         }
+        if let Some(values) = &self.values {
+            let mut different = values.clone();
+            different.sort_unstable();
+            different.dedup();
+            if values.len() != self.classes.len() {
+                let (values, classes) = (values.len(), self.classes.len());
+                problems
+                    .push(Problem::new("values", format!("{values} values for {classes} classes; one each is needed")));
+            } else if different.len() < values.len() {
+                problems.push(Problem::new("values", "a value stands for two classes"));
+            }
+            if !self.ignore.is_empty() {
+                problems.push(Problem::new("ignore", "with `values` every other value is void; leave `ignore` out"));
+            }
+        }
         for value in &self.ignore {
-            if usize::from(*value) < self.classes.len() {
+            if self.values.is_none() && usize::from(*value) < self.classes.len() {
                 problems.push(Problem::new(
                     "ignore",
                     format!("value {value} is ignored and also the class `{}`", self.classes[usize::from(*value)]),
