@@ -110,4 +110,11 @@ pub enum EncoderConfig {
         /// Bins per channel.
         bins: u32,
     },
+    /// A TorchScript module, stored as the bytes of the one tensor `torchscript`.
+    Torchscript {
+        /// Mean that pictures in 0..1 are normalised by, per channel.
+        mean: [f64; 3],
+        /// Standard deviation, per channel.
+        std: [f64; 3],
+    },
 }

@@ -46,16 +46,34 @@ impl<'a> Guard<'a> {
 }
 
 /// Runs an evaluation and makes sure that no tensor of the encoder moved meanwhile. A network has no mode of its own: its
-/// forward functions are told one, and [`Encoder::forward`] always says eval.
+/// forward functions are told one, and [`Encoder::forward`] always says eval; an exported module is put into eval mode
+/// when it is loaded.
 ///
 /// # Errors
 /// What `evaluation` says, or that a tensor moved.
 pub fn eval_guard<T>(encoder: &Encoder, evaluation: impl FnOnce() -> Result<T>) -> Result<T> {
-    let Encoder::Network(network) = encoder else { return evaluation() };
-    let guard = Guard::new(&network.store);
-    let result = evaluation()?;
-    guard.check()?;
-    Ok(result)
+    match encoder {
+        Encoder::Network(network) => {
+            let guard = Guard::new(&network.store);
+            let result = evaluation()?;
+            guard.check()?;
+            Ok(result)
+        }
+        // An exported module is a closed box: what it would be saved as tells whether anything in it moved.
+        Encoder::Torchscript(module) => {
+            let before = module.state()?;
+            let result = evaluation()?;
+            if module.state()? != before {
+                return Err(
+                    "the exported module changed while it was evaluated, so its numbers are worth nothing: it \
+                            updates a buffer also in eval mode; export it with torch.jit.freeze, or without that"
+                        .into(),
+                );
+            }
+            Ok(result)
+        }
+        Encoder::Pixels(_) | Encoder::Histogram(_) => evaluation(),
+    }
 }
 
 /// Whether every value is finite.

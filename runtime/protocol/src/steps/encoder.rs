@@ -18,22 +18,6 @@ pub struct Random {
     pub normalise: Normalisation,
 }
 
-/// Weights from a safetensors file with torchvision's names.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct WeightFile {
-    /// The file.
-    pub path: FileInput,
-    /// Network that the tensors must fit, tensor by tensor.
-    pub architecture: Architecture,
-    /// Normalisation of its input.
-    #[serde(default)]
-    pub normalise: Normalisation,
-    /// Prefix of the tensors' names that is taken off: `"module.encoder_q."`.
-    #[serde(default)]
-    pub prefix: String,
-}
-
 /// Another encoder's weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -72,14 +56,12 @@ impl Default for Histogram {
     }
 }
 
-/// Where the weights come from.
+/// An encoder that harness makes itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
     /// Random weights, torchvision's initial values, drawn from the step's seed.
     Random(Random),
-    /// A safetensors file.
-    File(WeightFile),
     /// Another encoder's weights.
     Copy(Copy),
     /// No network: raw pixels.
@@ -103,42 +85,76 @@ pub struct Recalibrate {
     pub transform: Centre,
 }
 
-/// An encoder that is not pretrained here.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+/// An encoder that is not pretrained here: from a `file`, an exported `torchscript` module, or a `source` of harness's own.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct Encoder {
-    /// Where the weights come from.
-    pub source: Source,
+    /// A checkpoint with torchvision's names: PyTorch (`.pth`, `.pth.tar`, `.pt`, both formats) or safetensors. Nothing in
+    /// it is executed.
+    pub file: Option<FileInput>,
+    /// A module exported with torch.jit.script or torch.jit.trace; its output for a picture is the feature vector.
+    pub torchscript: Option<FileInput>,
+    /// Weights that harness makes, or a trivial encoder.
+    pub source: Option<Source>,
+    /// Network that the tensors of `file` must fit; inferred from them when left out.
+    pub architecture: Option<Architecture>,
+    /// Beginning of the tensors' names in `file` that is taken off: `"module.encoder_k."`; inferred when left out.
+    pub prefix: Option<String>,
+    /// Normalisation of the input of `file` or `torchscript`; ImageNet's when left out.
+    pub normalise: Option<Normalisation>,
     /// Measure the batch norm statistics on these pictures.
-    #[serde(default)]
     pub recalibrate: Option<Recalibrate>,
     /// Seed of random weights.
-    #[serde(default)]
     pub seed: u64,
 }
 
 impl StepKind for Encoder {
     const KIND: &'static str = "encoder";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const RANDOM: bool = true;
     const OUTPUTS: &'static [OutputInfo] = &[OutputInfo { name: "encoder", artifact: "encoder", doc: "The encoder." }];
     const METRICS: &'static [MetricInfo] = &[MetricInfo::number("parameters", "Number of weights.")];
 
     fn problems(&self) -> Vec<Problem> {
-        let mut problems = match &self.source {
-            Source::Random(random) => random.architecture.problems("source.random.architecture"),
-            Source::File(file) => file.architecture.problems("source.file.architecture"),
-            Source::Copy(_) => Vec::new(),
-            Source::Pixels(_) | Source::Histogram(_) if self.recalibrate.is_some() => {
-                vec![Problem::new(
-                    "recalibrate",
-                    "this source is no network and has no batch norm; leave `recalibrate` out",
-                )]
+        let mut problems = Vec::new();
+        let origins = [self.file.is_some(), self.torchscript.is_some(), self.source.is_some()];
+        if origins.iter().filter(|&&there| there).count() != 1 {
+            problems.push(Problem::new(
+                "",
+                "an encoder comes from exactly one of `file`, `torchscript` and `source`, as in `file = @zoo/moco.pth.tar` \
+                 or `source = random`",
+            ));
+            return problems;
+        }
+        for (field, there) in [("architecture", self.architecture.is_some()), ("prefix", self.prefix.is_some())] {
+            if there && self.file.is_none() {
+                problems.push(Problem::new(field, "it says how to read a `file`, and there is none; leave it out"));
             }
-            Source::Pixels(_) | Source::Histogram(_) => Vec::new(),
-        };
-        if let Some(recalibrate) = &self.recalibrate {
-            problems.extend(recalibrate.transform.problems("recalibrate.transform"));
+        }
+        if self.normalise.is_some() && self.source.is_some() {
+            problems.push(Problem::new(
+                "normalise",
+                "it is for `file` and `torchscript`; random weights take it inside: `source = random { normalise = … }`",
+            ));
+        }
+        if let Some(architecture) = &self.architecture {
+            problems.extend(architecture.problems("architecture"));
+        }
+        if let Some(Source::Random(random)) = &self.source {
+            problems.extend(random.architecture.problems("source.random.architecture"));
+        }
+        let floor = matches!(self.source, Some(Source::Pixels(_) | Source::Histogram(_)));
+        match &self.recalibrate {
+            Some(_) if floor => problems.push(Problem::new(
+                "recalibrate",
+                "this source is no network and has no batch norm; leave `recalibrate` out",
+            )),
+            Some(_) if self.torchscript.is_some() => problems.push(Problem::new(
+                "recalibrate",
+                "an exported module is taken as it is; leave `recalibrate` out, or give its weights as a `file`",
+            )),
+            Some(recalibrate) => problems.extend(recalibrate.transform.problems("recalibrate.transform")),
+            None => {}
         }
         problems
     }

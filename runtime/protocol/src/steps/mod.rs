@@ -19,7 +19,7 @@ pub mod voc_segmentation;
 pub use cityscapes::Cityscapes;
 pub use command::{Command, Declared};
 pub use davis::{Davis, Year};
-pub use encoder::{Copy, Encoder, Histogram, Pixels, Random, Recalibrate, Source, WeightFile};
+pub use encoder::{Copy, Encoder, Histogram, Pixels, Random, Recalibrate, Source};
 pub use image_folder::{ImageFolder, Labels};
 pub use knn::Knn;
 pub use linear_probe::{AugmentedFeatures, CachedFeatures, LinearProbe, ProbeFeatures};

@@ -11,6 +11,10 @@ use crate::error::Result;
 use crate::model::layers::Mode;
 use crate::model::resnet::Resnet;
 use crate::model::store::{self, Store};
+use crate::model::torchscript::Torchscript;
+
+/// The tensor that an exported module's bytes are stored as.
+const MODULE: &str = "torchscript";
 
 /// A network as an encoder.
 #[derive(Debug)]
@@ -36,6 +40,8 @@ pub enum Encoder {
     Pixels(usize),
     /// The joint RGB histogram with this many bins per channel, as shares.
     Histogram(usize),
+    /// An exported module.
+    Torchscript(Box<Torchscript>),
 }
 
 /// The fixed transform of evaluations: short side, then centre crop.
@@ -118,6 +124,12 @@ impl Encoder {
         match config {
             EncoderConfig::Pixels { size } => Ok(Self::Pixels(size as usize)),
             EncoderConfig::Histogram { bins } => Ok(Self::Histogram(bins as usize)),
+            EncoderConfig::Torchscript { mean, std } => {
+                let bytes =
+                    tensors.get(MODULE).map(store::bytes).ok_or("the encoder's module is gone from its file")?;
+                let module = Torchscript::load(bytes, mean, std, device, &format!("`{}`", path.display()))?;
+                Ok(Self::Torchscript(Box::new(module)))
+            }
             EncoderConfig::Network { architecture, mean, std } => {
                 let mut store = Store::default();
                 tensors.into_iter().for_each(|(name, tensor)| store.insert(name, tensor));
@@ -136,6 +148,7 @@ impl Encoder {
             }
             Self::Pixels(size) => EncoderConfig::Pixels { size: *size as u32 },
             Self::Histogram(bins) => EncoderConfig::Histogram { bins: *bins as u32 },
+            Self::Torchscript(module) => EncoderConfig::Torchscript { mean: module.mean, std: module.std },
         }
     }
 
@@ -145,9 +158,14 @@ impl Encoder {
     /// A tensor that cannot be stored.
     pub fn encode(&self) -> Result<Vec<u8>> {
         let header = serde_json::to_string(&self.config()).map_err(|error| error.to_string())?;
-        let none = Default::default();
-        let tensors = if let Self::Network(network) = self { network.store.tensors() } else { &none };
-        store::encode(tensors, Some(&header))
+        match self {
+            Self::Network(network) => store::encode(network.store.tensors(), Some(&header)),
+            Self::Torchscript(module) => {
+                let bytes = Tensor::f_from_slice(&module.bytes)?;
+                store::encode(&[(MODULE.to_string(), bytes)].into(), Some(&header))
+            }
+            Self::Pixels(_) | Self::Histogram(_) => store::encode(&Default::default(), Some(&header)),
+        }
     }
 
     /// The network in it.
@@ -159,6 +177,11 @@ impl Encoder {
             Self::Network(network) => Ok(network),
             Self::Pixels(_) => Err(format!("`{step}` needs a network, and this encoder is raw pixels").into()),
             Self::Histogram(_) => Err(format!("`{step}` needs a network, and this encoder is a histogram").into()),
+            Self::Torchscript(_) => Err(format!(
+                "`{step}` needs a network whose layers it knows, and this encoder is an exported module, of which only the \
+                 output is known"
+            )
+            .into()),
         }
     }
 
@@ -168,15 +191,7 @@ impl Encoder {
             Self::Network(network) => Prepare::Normalise(network.mean, network.std),
             Self::Pixels(size) => Prepare::Pixels(*size),
             Self::Histogram(bins) => Prepare::Histogram(*bins),
-        }
-    }
-
-    /// Length of a feature vector.
-    pub fn features(&self) -> i64 {
-        match self {
-            Self::Network(network) => network.architecture.features(),
-            Self::Pixels(size) => (3 * size * size) as i64,
-            Self::Histogram(bins) => (bins * bins * bins) as i64,
+            Self::Torchscript(module) => Prepare::Normalise(module.mean, module.std),
         }
     }
 
@@ -194,7 +209,8 @@ impl Encoder {
                 let x = x.f_permute([0, 2, 3, 1])?.f_contiguous()?.f_permute([0, 3, 1, 2])?;
                 Ok(network.resnet.forward(&x, Mode::Eval))
             }),
-            _ => Ok(flat.f_view([count, self.features()])?.f_to_device(device)?),
+            Self::Torchscript(module) => module.forward(&flat.f_view([count, 3, side, side])?.f_to_device(device)?),
+            Self::Pixels(_) | Self::Histogram(_) => Ok(flat.f_view([count, -1])?.f_to_device(device)?),
         }
     }
 }

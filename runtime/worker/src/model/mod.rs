@@ -4,10 +4,12 @@ pub mod contrastive;
 pub mod dense;
 pub mod encoder;
 pub mod fcn;
+pub mod foreign;
 pub mod head;
 pub mod layers;
 pub mod resnet;
 pub mod store;
+pub mod torchscript;
 
 pub use encoder::{Encoder, Network};
 pub use fcn::Fcn;
@@ -15,3 +17,4 @@ pub use head::Head;
 pub use layers::{BatchNorm, Conv, Linear, Mode};
 pub use resnet::{Block, Resnet};
 pub use store::Store;
+pub use torchscript::Torchscript;

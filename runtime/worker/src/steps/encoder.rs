@@ -5,17 +5,19 @@ use std::path::Path;
 use std::time::Instant;
 
 use harness_protocol::Outcome;
-use harness_protocol::steps::encoder::{Encoder as Params, Recalibrate, Source, WeightFile};
+use harness_protocol::model::EncoderConfig;
+use harness_protocol::steps::encoder::{Encoder as Params, Recalibrate, Source};
+use harness_protocol::transform::Normalisation;
 use harness_views::loader::ordered;
-use tch::{Kind, Tensor, no_grad};
+use serde_json::Value;
+use tch::{Tensor, no_grad};
 
 use crate::context::Context;
 use crate::data::Pictures;
-use crate::error::Result;
-use crate::model::encoder::{centred, check_fit};
+use crate::error::{Error, Result};
+use crate::model::encoder::centred;
 use crate::model::layers::Mode;
-use crate::model::store::{self, Store};
-use crate::model::{Encoder, Network};
+use crate::model::{Encoder, Network, Torchscript, foreign};
 use crate::provenance::provenance;
 
 /// Runs the step.
@@ -25,65 +27,63 @@ use crate::provenance::provenance;
 pub fn run(context: &Context) -> Result<Outcome> {
     let params: Params = context.params()?;
     let start = Instant::now();
-    let encoder = match &params.source {
-        Source::Random(random) => {
+    let mut said = BTreeMap::new();
+    let encoder = match (&params.file, &params.torchscript, &params.source) {
+        (Some(file), ..) => from_file(context, &params, context.input_file(&file.artifact.digest)?, &mut said)?,
+        (_, Some(file), _) => from_module(&params, context.input_file(&file.artifact.digest)?, &mut said)?,
+        (_, _, Some(Source::Random(random))) => {
             let (mean, std) = (random.normalise.mean, random.normalise.std);
             Encoder::random(random.architecture, mean, std, params.seed)?
         }
-        Source::File(file) => from_file(context.input_file(&file.path.artifact.digest)?, file)?,
-        Source::Copy(copy) => Encoder::load(context.input_file(copy.of.digest())?, tch::Device::Cpu)?,
-        Source::Pixels(pixels) => Encoder::Pixels(pixels.size as usize),
-        Source::Histogram(histogram) => Encoder::Histogram(histogram.bins as usize),
+        (_, _, Some(Source::Copy(copy))) => Encoder::load(context.input_file(copy.of.digest())?, tch::Device::Cpu)?,
+        (_, _, Some(Source::Pixels(pixels))) => Encoder::Pixels(pixels.size as usize),
+        (_, _, Some(Source::Histogram(histogram))) => Encoder::Histogram(histogram.bins as usize),
+        (None, None, None) => return Err("an encoder comes from a `file`, a `torchscript` module or a `source`".into()),
     };
     let (encoder, pictures) = match &params.recalibrate {
         Some(settings) => recalibrated(context, encoder, settings)?,
         None => (encoder, 0),
     };
-    let parameters = if let Encoder::Network(network) = &encoder { network.store.parameter_count() } else { 0 };
+    let parameters = match &encoder {
+        Encoder::Network(network) => network.store.parameter_count(),
+        Encoder::Torchscript(module) => module.parameter_count()?,
+        Encoder::Pixels(_) | Encoder::Histogram(_) => 0,
+    };
     let produced = context.write("encoder.safetensors", "encoder", &encoder.encode()?)?;
     Ok(Outcome {
         outputs: BTreeMap::from([("encoder".into(), produced)]),
         metrics: BTreeMap::from([("parameters".into(), parameters as f64)]),
         series: BTreeMap::new(),
-        provenance: provenance(context, pictures, start.elapsed().as_secs_f64()),
+        provenance: provenance(context, pictures, start.elapsed().as_secs_f64()).into_iter().chain(said).collect(),
     })
 }
 
-/// Reads foreign weights: only tensors whose names start with the prefix, if there is one, in fp32.
-fn from_file(path: &Path, file: &WeightFile) -> Result<Encoder> {
-    let (tensors, _) = store::read(path)?;
-    let count = tensors.len();
-    let mut store = Store::default();
-    for (name, tensor) in tensors {
-        if let Some(name) = name.strip_prefix(&file.prefix) {
-            let tensor = if tensor.is_floating_point() { tensor.to_kind(Kind::Float) } else { tensor };
-            store.insert(name, tensor);
-        }
-    }
-    if store.tensors().is_empty() {
-        return Err(format!(
-            "none of the {count} tensors in `{}` has a name that starts with `{}`",
-            path.display(),
-            file.prefix
-        )
-        .into());
-    }
-    add_counters(&mut store);
-    check_fit(&store, &file.architecture, &format!("`{}`", path.display()))?;
-    Encoder::network(file.architecture, file.normalise.mean, file.normalise.std, store)
+/// Reads foreign weights and says what of them was used.
+fn from_file(context: &Context, params: &Params, file: &Path, said: &mut BTreeMap<String, Value>) -> Result<Encoder> {
+    let checkpoint = foreign::checkpoint::read(file)?;
+    let place = format!("`{}`", file.display());
+    let fit = foreign::fit::select(&checkpoint, params.architecture, params.prefix.as_deref(), &place)?;
+    context.info(format!("{}, {}", checkpoint.format.name(), fit.account()));
+    said.insert("weights".into(), fit.account().into());
+    said.insert("weights_format".into(), checkpoint.format.name().into());
+    said.insert("architecture".into(), foreign::fit::shown(&fit.architecture).into());
+    // An encoder of harness's own knows how its input is normalised.
+    let own = checkpoint.header.as_deref().and_then(|header| serde_json::from_str(header).ok());
+    let Normalisation { mean, std } = match (params.normalise, own) {
+        (None, Some(EncoderConfig::Network { mean, std, .. })) => Normalisation { mean, std },
+        (given, _) => given.unwrap_or_default(),
+    };
+    Encoder::network(fit.architecture, mean, std, fit.store)
 }
 
-/// Some exporters leave the batch counters out, on which nothing depends; they start from 0.
-fn add_counters(store: &mut Store) {
-    let missing: Vec<String> = store
-        .tensors()
-        .keys()
-        .filter_map(|name| Some(format!("{}.num_batches_tracked", name.strip_suffix(".running_mean")?)))
-        .filter(|name| !store.tensors().contains_key(name))
-        .collect();
-    for name in missing {
-        store.insert(name, Tensor::zeros([] as [i64; 0], (Kind::Int64, tch::Device::Cpu)));
-    }
+/// Reads an exported module.
+fn from_module(params: &Params, file: &Path, said: &mut BTreeMap<String, Value>) -> Result<Encoder> {
+    let bytes = std::fs::read(file).map_err(Error::io("read", file))?;
+    let Normalisation { mean, std } = params.normalise.unwrap_or_default();
+    let place = format!("`{}`", file.display());
+    let module = Torchscript::load(bytes, mean, std, tch::Device::Cpu, &place)?;
+    said.insert("weights_format".into(), "TorchScript".into());
+    Ok(Encoder::Torchscript(Box::new(module)))
 }
 
 /// The same weights with batch norm statistics that are the plain average over the batches of a dataset (PyTorch's

@@ -95,7 +95,7 @@ impl Probe<'_> {
                 }
             }
         };
-        let features = self.encoder.features();
+        let features = asked_features.size()[1];
         let device = context.device;
         let weight = seed::normal(params.seed, "classifier", &[classes as i64, features], 0.01).to_device(device);
         let bias = Tensor::zeros([classes as i64], (Kind::Float, device));
