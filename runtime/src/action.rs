@@ -87,7 +87,7 @@ pub fn action(
 }
 
 /// Takes the observing fields out of the parameters.
-fn split(params: &Value, catalog: &Catalog, info: &KindInfo) -> (Value, BTreeMap<String, Value>) {
+pub fn split(params: &Value, catalog: &Catalog, info: &KindInfo) -> (Value, BTreeMap<String, Value>) {
     let mut keyed: Map<String, Value> = params.as_object().cloned().unwrap_or_default();
     let mut observed = BTreeMap::new();
     for field in catalog.kind(info.name).into_iter().flat_map(|kind| &kind.fields).filter(|field| field.observes) {

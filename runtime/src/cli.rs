@@ -1,6 +1,17 @@
-//! The command line.
+//! The command line. Subcommands that only look are a file each in `cli/`, arguments and all.
 
+pub mod compare;
+pub mod history;
+pub mod plan;
+pub mod show;
+pub mod status;
+pub mod verify;
+pub mod watch;
+pub mod why;
+
+use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
 use std::path::PathBuf;
 
 /// A reproducible experiment harness for self-supervised vision research.
@@ -21,8 +32,26 @@ pub enum Command {
     Check(Check),
     /// Lay out files in the one way they are written
     Fmt(Fmt),
+    /// Say what a run would compute, why, and about how long it would take
+    Plan(plan::Plan),
     /// Say what makes a step run again: what differs from its newest earlier result
-    Why(Why),
+    Why(why::Why),
+    /// Show a step: its parameters, key, outputs, numbers, where it ran and where its files lie
+    Show(show::Show),
+    /// Print what a step printed
+    Log(show::Log),
+    /// Say how the runs stand that go on now
+    Status(status::Status),
+    /// Follow a run from another terminal
+    Watch(watch::Watch),
+    /// Show the events of a recorded run again
+    Replay(watch::Replay),
+    /// List the runs of a file, and what each changed
+    History(history::History),
+    /// Put two runs side by side: what differs in their parameters and in their numbers
+    Compare(compare::Compare),
+    /// Compute a result again in a scratch place and compare
+    Verify(verify::Verify),
     /// Explain an error code, for instance E0107
     Explain {
         /// The code
@@ -102,21 +131,6 @@ pub struct Fmt {
     pub check: bool,
 }
 
-/// `harness why`
-#[derive(Args, Debug)]
-pub struct Why {
-    /// The .exp file
-    pub file: PathBuf,
-    /// A family or the label of a step: `'nearest[seed=1, method=moco]'`
-    pub step: String,
-    /// Give a param another value
-    #[arg(short, value_name = "NAME=VALUE", value_parser = param)]
-    pub params: Vec<(String, String)>,
-    /// Cache folder
-    #[arg(long, value_name = "DIR")]
-    pub cache: Option<PathBuf>,
-}
-
 /// `harness cache`
 #[derive(Subcommand, Debug)]
 pub enum CacheCommand {
@@ -140,9 +154,85 @@ pub enum CacheCommand {
     },
 }
 
-fn param(text: &str) -> Result<(String, String), String> {
+pub(crate) fn param(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.trim().is_empty() => Ok((name.trim().into(), value.into())),
         _ => Err(format!("`{text}` is not of the form name=value")),
+    }
+}
+
+/// What most subcommands take beside their file.
+#[derive(Args, Debug, Default)]
+pub struct Place {
+    /// Give a param another value
+    #[arg(short, value_name = "NAME=VALUE", value_parser = param)]
+    pub params: Vec<(String, String)>,
+    /// Cache folder
+    #[arg(long, value_name = "DIR")]
+    pub cache: Option<PathBuf>,
+}
+
+/// `2026-11-25 00:31`, UTC.
+pub fn when(unix_ms: u64) -> String {
+    let at = jiff::Timestamp::from_millisecond(i64::try_from(unix_ms).unwrap_or_default()).ok();
+    at.map_or("an unknown time".into(), |at| at.strftime("%Y-%m-%d %H:%M").to_string())
+}
+
+/// `512 B`, `5.4 MiB`.
+pub fn bytes(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    while value >= 1024.0 && unit < 4 {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+/// Prints a value as JSON, for programs.
+pub fn print_json(value: &impl Serialize) -> Result<()> {
+    println!("{}", serde_json::to_string_pretty(value)?);
+    Ok(())
+}
+
+/// Rows with their columns one below the other, the last one as long as it is.
+pub fn aligned(rows: &[Vec<String>]) -> Vec<String> {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or_default()).collect();
+    let line = |row: &Vec<String>| {
+        let mut line = String::new();
+        for (index, cell) in row.iter().enumerate() {
+            line.push_str(cell);
+            if index + 1 < row.len() {
+                line.push_str(&" ".repeat(widths[index] - cell.chars().count() + 2));
+            }
+        }
+        line.trim_end().to_string()
+    };
+    rows.iter().map(line).collect()
+}
+
+/// `1 step`, `3 steps`.
+pub fn count(n: usize, thing: &str) -> String {
+    format!("{n} {thing}{}", if n == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_and_columns_are_for_people() {
+        assert_eq!([bytes(512), bytes(1536), bytes(3 << 30)], ["512 B", "1.5 KiB", "3.0 GiB"]);
+        let rows = [vec!["a".to_string(), "bcd".into()], vec!["é bc".into(), "x".into()]];
+        assert_eq!(aligned(&rows), ["a     bcd", "é bc  x"]);
     }
 }

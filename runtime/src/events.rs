@@ -1,7 +1,18 @@
 //! What happens during a run, as one enum: listeners show it, `--json` prints it, `runs/<id>/events.jsonl` keeps it.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
+
+/// JSON has no NaN: it is written as null, and read back.
+fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::<f64>::deserialize(deserializer)?.unwrap_or(f64::NAN))
+}
+
+/// [`number`] for each of several.
+fn numbers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, f64>, D::Error> {
+    let found = BTreeMap::<String, Option<f64>>::deserialize(deserializer)?;
+    Ok(found.into_iter().map(|(name, value)| (name, value.unwrap_or(f64::NAN))).collect())
+}
 
 /// How a step ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,7 +40,15 @@ pub enum Event {
     /// How far a step is.
     Progress { step: usize, label: String, stage: String, done: u64, total: u64, unit: String, elapsed_s: f64 },
     /// A point of a curve, while it grows.
-    Metric { step: usize, label: String, name: String, x: f64, y: f64 },
+    Metric {
+        step: usize,
+        label: String,
+        name: String,
+        #[serde(deserialize_with = "number")]
+        x: f64,
+        #[serde(deserialize_with = "number")]
+        y: f64,
+    },
     /// A line for people about a step, or about the run.
     Log { step: Option<usize>, label: Option<String>, level: String, text: String },
     /// A step has ended.
@@ -40,6 +59,7 @@ pub enum Event {
         key: Option<String>,
         status: Status,
         wall_s: f64,
+        #[serde(deserialize_with = "numbers")]
         metrics: BTreeMap<String, f64>,
         error: Option<String>,
     },
@@ -55,4 +75,19 @@ pub enum Event {
         claims: BTreeMap<String, String>,
         summary: Option<String>,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_number_comes_back_as_none() {
+        let event = Event::Metric { step: 0, label: "a".into(), name: "loss".into(), x: 1.0, y: f64::NAN };
+        let line = serde_json::to_string(&event).unwrap();
+        match serde_json::from_str(&line).unwrap() {
+            Event::Metric { x, y, .. } => assert!(x == 1.0 && y.is_nan()),
+            other => panic!("{other:?}"),
+        }
+    }
 }

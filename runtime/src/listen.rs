@@ -46,9 +46,10 @@ impl<W: Write> Listener for Lines<W> {
     }
 }
 
-/// Lines into a file of the run's folder.
+/// Lines into a file of the run's folder, locked for as long as the run goes on: `runs::Run::is_live` asks.
 pub fn file(path: &Path) -> Option<Lines<std::io::BufWriter<std::fs::File>>> {
-    match std::fs::File::create(path) {
+    let created = std::fs::File::create(path).and_then(|file| file.lock().map(|()| file));
+    match created {
         Ok(file) => Some(Lines::new(std::io::BufWriter::new(file))),
         Err(error) => {
             eprintln!("warning: {} cannot be written: {error}", path.display());
@@ -84,7 +85,10 @@ impl Screen {
     }
 
     fn say(&self, line: &str) {
-        self.bars.suspend(|| eprintln!("{line}"));
+        // A terminal that is gone is no reason to stop: the events are kept.
+        self.bars.suspend(|| {
+            let _ = writeln!(std::io::stderr(), "{line}");
+        });
     }
 
     fn paint(&self, code: &str, text: &str) -> String {
@@ -235,7 +239,8 @@ fn headline(kind: &str, metrics: &BTreeMap<String, f64>) -> String {
         .join("  ")
 }
 
-fn short(value: f64, percent: bool) -> String {
+/// A number with the digits that matter: shares in percent.
+pub fn short(value: f64, percent: bool) -> String {
     match value {
         v if percent => format!("{:.1} %", v * 100.0),
         v if v.fract() == 0.0 && v.abs() < 1e9 => format!("{v}"),

@@ -4,6 +4,7 @@ mod action;
 mod catalog;
 mod cli;
 mod command;
+mod compare;
 mod config;
 mod datasets;
 mod describe;
@@ -13,7 +14,9 @@ mod fmt;
 mod inputs;
 mod listen;
 mod overlap;
+mod project;
 mod run;
+mod runs;
 mod start;
 mod summary;
 mod text;
@@ -30,7 +33,16 @@ fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     let result = match cli.command {
         cli::Command::Run(arguments) => start::run(&arguments),
-        cli::Command::Why(arguments) => why::why(&arguments),
+        cli::Command::Plan(arguments) => cli::plan::plan(&arguments),
+        cli::Command::Why(arguments) => cli::why::why(&arguments),
+        cli::Command::Show(arguments) => cli::show::show(&arguments),
+        cli::Command::Log(arguments) => cli::show::log(&arguments),
+        cli::Command::Status(arguments) => cli::status::status(&arguments),
+        cli::Command::Watch(arguments) => cli::watch::watch(&arguments),
+        cli::Command::Replay(arguments) => cli::watch::replay(&arguments),
+        cli::Command::History(arguments) => cli::history::history(&arguments),
+        cli::Command::Compare(arguments) => cli::compare::compare(&arguments),
+        cli::Command::Verify(arguments) => cli::verify::verify(&arguments),
         cli::Command::Check(arguments) => start::check(&arguments),
         cli::Command::Fmt(arguments) => fmt::fmt(&arguments),
         cli::Command::Explain { code } => describe::explain(&code),

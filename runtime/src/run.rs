@@ -29,6 +29,8 @@ pub struct Request<'a> {
     pub config: &'a Config,
     /// The cache.
     pub cache: &'a Cache,
+    /// Where results go, if not into the cache: `verify` computes in a scratch place.
+    pub results: Option<&'a Cache>,
     /// Which steps are wanted.
     pub wanted: Vec<bool>,
     /// Which steps are computed although their result is known.
@@ -395,7 +397,7 @@ impl Slot<'_> {
 
     /// The result, and whether it was there after all.
     fn compute(&mut self, task: &Task, start: Instant) -> Result<(Finished, bool, Vec<String>), Ended> {
-        let cache = self.request.cache;
+        let cache = self.request.results.unwrap_or(self.request.cache);
         let say = |error: &dyn std::fmt::Display| Ended::Failed(error.to_string());
         let Task { action, step, label, .. } = task;
         let mut told = false;
@@ -450,12 +452,13 @@ impl Slot<'_> {
             device: self.device.into(),
             threads: self.request.config.threads,
         };
-        let inputs = Inputs::of(action, cache, &self.request.config.folder).map_err(|error| say(&error))?;
+        let looked = self.request.cache;
+        let inputs = Inputs::of(action, looked, &self.request.config.folder).map_err(|error| say(&error))?;
         let outcome = match action.info.executor {
             Executor::Harness => command::run(&job, &self.request.config.folder, &log, &self.request.cancel),
             Executor::Worker => self.run_in_worker(job, task, start, &log),
         }?;
-        inputs.unchanged(cache).map_err(|error| say(&error))?;
+        inputs.unchanged(looked).map_err(|error| say(&error))?;
         let finished = self
             .store(task, outcome, out.path(), &log, start.elapsed().as_secs_f64())
             .map_err(|error| say(&format!("{error:#}")))?;
@@ -511,7 +514,7 @@ impl Slot<'_> {
 
     /// Puts what a step produced into the store and appends its record.
     fn store(&self, task: &Task, outcome: Outcome, out: &Path, log: &Path, seconds: f64) -> Result<Finished> {
-        let cache = self.request.cache;
+        let cache = self.request.results.unwrap_or(self.request.cache);
         let mut record = Record::new(task.action.key.clone());
         for (name, produced) in outcome.outputs {
             anyhow::ensure!(

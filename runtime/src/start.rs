@@ -5,7 +5,7 @@ use crate::config::{Config, Flags};
 use crate::events::{Event, Status};
 use crate::listen::{Lines, Listener, Screen, file};
 use crate::run::{Request, State};
-use crate::{catalog, devices, run as engine, summary, text, worker};
+use crate::{catalog, devices, project, run as engine, runs, summary, text, worker};
 use anyhow::{Context as _, Result};
 use harness_cache::Cache;
 use harness_dsl::{Pick, Severity, evaluate_claim, render};
@@ -74,7 +74,7 @@ pub fn run(arguments: &cli::Run) -> Result<ExitCode> {
         return Ok(ExitCode::from(2));
     }
     let Some(program) = &text.checked.program else { return Ok(ExitCode::from(2)) };
-    let folder = arguments.file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = project::folder(&arguments.file);
     let flags = Flags { cache: arguments.cache.clone(), jobs: arguments.jobs, device: arguments.device.clone() };
     let config = Config::find(folder, &flags)?;
     let wanted = text::select(program, &arguments.targets)?;
@@ -93,13 +93,19 @@ pub fn run(arguments: &cli::Run) -> Result<ExitCode> {
 
     let id = run_id();
     let dir = cache.dir().join("runs").join(&id);
-    std::fs::create_dir_all(&dir).with_context(|| format!("{} cannot be created", dir.display()))?;
-    let _ = std::fs::write(dir.join("source.exp"), &text.text);
-    let _ = std::fs::write(dir.join("program.json"), serde_json::to_vec_pretty(program).unwrap_or_default());
+    // A dry run leaves nothing behind: it is no result that anybody would look for.
+    if !arguments.dry_run {
+        std::fs::create_dir_all(&dir).with_context(|| format!("{} cannot be created", dir.display()))?;
+        let _ = runs::Asked::now(arguments).write(&dir);
+        let _ = std::fs::write(dir.join("source.exp"), &text.text);
+        let _ = std::fs::write(dir.join("program.json"), serde_json::to_vec_pretty(program).unwrap_or_default());
+    }
 
     let mut listeners: Vec<Box<dyn Listener>> = Vec::new();
     listeners.push(Box::new(Screen::new(std::io::stderr().is_terminal() && !arguments.json, colour())));
-    listeners.extend(file(&dir.join("events.jsonl")).map(|lines| Box::new(lines) as Box<dyn Listener>));
+    if !arguments.dry_run {
+        listeners.extend(file(&dir.join("events.jsonl")).map(|lines| Box::new(lines) as Box<dyn Listener>));
+    }
     if arguments.json {
         listeners.push(Box::new(Lines::new(std::io::stdout())));
     }
@@ -122,6 +128,7 @@ pub fn run(arguments: &cli::Run) -> Result<ExitCode> {
         catalog: &catalog,
         config: &config,
         cache: &cache,
+        results: None,
         wanted,
         forced,
         keep_going: arguments.keep_going,
@@ -228,8 +235,11 @@ fn run_id() -> String {
 }
 
 /// The first interrupt stops in order (checkpoints are written), the second at once.
-fn interrupts() -> Result<(Arc<AtomicBool>, Arc<AtomicBool>)> {
+pub fn interrupts() -> Result<(Arc<AtomicBool>, Arc<AtomicBool>)> {
     let (cancel, hurry) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    // A terminal that closes does not end a run: `harness watch` attaches to it from another one.
+    // SAFETY: setting a signal's disposition; what is started from here on inherits it.
+    unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) };
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         let (first, second) = (cancel.clone(), hurry.clone());
         // SAFETY: the action only loads and stores atomics, which is async-signal-safe.
