@@ -19,7 +19,10 @@ pub const EXPLANATIONS: &[(&str, &str)] = &[
     ("E0010", "Something else was expected here.\n\n    pretrain moco { epochs 5 }     # write epochs = 5"),
     ("E0011", "A bracket is not closed.\n\n    for seed in [1, 2 { … }"),
     ("E0012", "The text is nested too deep. Give a part of it a name with `let`."),
-    ("E0013", "A word that is reserved for what is not supported yet: `figure`, `best`, `name@epoch`."),
+    (
+        "E0013",
+        "A word that is reserved for what is not supported yet: `figure`, `best`; or `@` behind a step with something else than an epoch.",
+    ),
     ("E0015", "Two declarations or fields on one line need a comma or a line's end between them."),
     ("E0016", "The text is too long, or holds too much, to be read."),
     (

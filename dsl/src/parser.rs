@@ -751,16 +751,20 @@ impl Parser {
                     end = self.before();
                     parts.push(Postfix::Call(arguments, open.to(end)));
                 }
-                Token::Path { .. } if self.span().start == end.end => {
-                    let diagnostic = Diagnostic::error(
-                        "E0013",
-                        end.to(self.span()),
-                        "a kept checkpoint (`name@epoch`) is not supported yet",
-                    )
-                    .help("leave out `@…` for the last checkpoint");
-                    self.report(diagnostic);
+                // `name@50`: the checkpoint of an epoch, which reads like a path with a number for a root.
+                Token::Path { root, path } if self.span().start == end.end => {
+                    let (text, span) = (format!("@{root}"), self.span());
+                    if !path.is_empty() || root.is_empty() || !root.bytes().all(|b| b.is_ascii_digit()) {
+                        let diagnostic = Diagnostic::error("E0013", span, "behind a step, `@` is followed by an epoch")
+                            .label("no whole number")
+                            .help("write `name@50` or `name[seed = 1]@50`; a path stands apart from what is before it");
+                        self.report(diagnostic);
+                        self.advance();
+                        return Ok(Expr { kind: ExprKind::Wrong, span: base.span.to(end) });
+                    }
                     self.advance();
-                    return Ok(Expr { kind: ExprKind::Wrong, span: base.span.to(end) });
+                    end = span;
+                    parts.push(Postfix::Member(Name { text, span }));
                 }
                 _ => break,
             }

@@ -433,6 +433,12 @@ impl Checker<'_> {
         if dynamic {
             outputs.extend(self.declared_outputs(member));
         }
+        // A step's first output as it was at an epoch is an output of its own, where the step says that it keeps it.
+        if let Some((epoch, at)) = reference.output.as_ref().filter(|(output, _)| output.starts_with('@')) {
+            let artifact = outputs.first()?.1.clone();
+            self.kept(member, &name, epoch, *at)?;
+            outputs.push((epoch.clone(), artifact));
+        }
         let names: Vec<&str> = outputs.iter().map(|(name, _)| name.as_str()).collect();
         let chosen = match &reference.output {
             Some((output, at)) => match outputs.iter().find(|(known, _)| known == output) {
@@ -478,7 +484,33 @@ impl Checker<'_> {
             self.report(diagnostic);
             return None;
         }
-        Some((member, chosen.0.clone()))
+        let output = if chosen.0.starts_with('@') { format!("{}{}", outputs[0].0, chosen.0) } else { chosen.0.clone() };
+        Some((member, output))
+    }
+
+    /// Makes sure that a step keeps what is asked for as `@EPOCH`: its list `keep` says so.
+    fn kept(&mut self, member: usize, name: &str, epoch: &str, at: Span) -> Option<()> {
+        let raw = self.raw(member);
+        let list = raw.iter().find(|(field, _)| field == "keep").map(|(_, value)| value.kind.clone());
+        let known = self.kind_of(self.members[member].family)?.field("keep").is_some();
+        let number = epoch.trim_start_matches('@');
+        let (label, help) = match &list {
+            Some(ValueKind::Wrong) => return None,
+            Some(ValueKind::List(items))
+                if items.iter().any(|item| matches!(item.kind, ValueKind::Int(kept) if kept.to_string() == number)) =>
+            {
+                return Some(());
+            }
+            _ if !known => ("this kind of step keeps none".to_owned(), None),
+            Some(ValueKind::List(items)) if !items.is_empty() => {
+                let kept: Vec<String> = items.iter().filter_map(Value::number).map(|kept| format!("@{kept}")).collect();
+                (format!("kept are {}", kept.join(", ")), Some(format!("add {number} to `keep` of `{name}`")))
+            }
+            _ => ("nothing is kept".to_owned(), Some(format!("write `keep = [{number}]` in `{name}`"))),
+        };
+        let message = format!("`{name}` does not keep what it was after epoch {number}");
+        self.report(Diagnostic::error("E0110", at, message).label(label).help_if(help));
+        None
     }
 
     /// Outputs that a step declares itself, in its field `outputs`.

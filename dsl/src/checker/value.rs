@@ -103,7 +103,10 @@ impl Value {
             ValueKind::Int(value) => value.to_string(),
             ValueKind::Float(value) => value.to_string(),
             ValueKind::Text(text) | ValueKind::Word(text) => text.clone(),
-            ValueKind::Family(reference) => family(reference.family),
+            ValueKind::Family(reference) => match &reference.output {
+                Some((epoch, _)) if epoch.starts_with('@') => format!("{}{epoch}", family(reference.family)),
+                _ => family(reference.family),
+            },
             _ => return None,
         })
     }

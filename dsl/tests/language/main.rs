@@ -1,6 +1,7 @@
 //! The language as its users meet it: whole texts checked against a small catalog.
 
 mod catalog;
+mod checkpoints;
 mod diagnostics;
 mod families;
 mod grammar;
