@@ -13,6 +13,18 @@ fn main() {
     if let Ok(version) = std::fs::read_to_string(std::path::Path::new(&libtorch).join("build-version")) {
         println!("cargo:rustc-env=HARNESS_LIBTORCH={}", version.trim());
     }
+    // torch-sys links libtorch and the C++ library; this adds what tch lacks.
+    println!("cargo:rerun-if-changed=shim/shim.cpp");
+    let include = std::path::Path::new(&libtorch).join("include");
+    cc::Build::new()
+        .cpp(true)
+        .std("c++17")
+        .include(&include)
+        .define("_GLIBCXX_USE_CXX11_ABI", "1")
+        .warnings(false)
+        .opt_level(1)
+        .file("shim/shim.cpp")
+        .compile("harness_shim");
     let lib = std::path::absolute(std::path::Path::new(&libtorch).join("lib")).expect("LIBTORCH is a path");
     let lib = lib.display();
     println!("cargo:rustc-link-arg=-Wl,--enable-new-dtags,-rpath,{lib}");

@@ -13,6 +13,19 @@ pub enum Optimizer {
     Sgd(Sgd),
 }
 
+/// Arithmetic of a network's passes. Part of the key as requested; what the device could do is written beside the result.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// 32-bit floating point throughout.
+    #[default]
+    Fp32,
+    /// 32-bit, but products may be rounded to 10 bits of mantissa first, where a GPU has it; elsewhere as `fp32`.
+    Tf32,
+    /// Convolutions and linear layers in bfloat16; weights, batch norm's statistics, losses and the optimiser in fp32.
+    Bf16,
+}
+
 /// Stochastic gradient descent.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -66,12 +66,28 @@ pub fn readable(message: &str) -> String {
     let inner = inner.strip_prefix("Internal torch error: ").unwrap_or(&inner);
     let first = inner.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("libtorch said nothing");
     let first = first.strip_suffix("\")").unwrap_or(first);
-    if first.contains("out of memory") || first.contains("can't allocate memory") || first.contains("OutOfMemoryError")
-    {
+    if is_out_of_memory(first) {
         let place = if first.contains("CUDA") || first.contains("GPU") { "the GPU" } else { "the machine" };
-        return format!("{place} ran out of memory; make `batch`, the crops or the network smaller ({first})");
+        let asked = match asked_for(first) {
+            Some(amount) => format!("{place} ran out of memory when {amount} more were asked for"),
+            None => format!("{place} ran out of memory"),
+        };
+        return format!("{asked}; make `batch`, the crops or the network smaller ({first})");
     }
     first.into()
+}
+
+/// Whether a message of libtorch, or one made from it, says that memory ran out.
+pub fn is_out_of_memory(message: &str) -> bool {
+    ["out of memory", "can't allocate memory", "OutOfMemoryError"].iter().any(|words| message.contains(words))
+}
+
+/// The amount in `Tried to allocate 20.00 MiB.` (CUDA) or `you tried to allocate 123 bytes.` (CPU).
+fn asked_for(message: &str) -> Option<&str> {
+    let rest = message.split("ried to allocate ").nth(1)?;
+    let unit =
+        ["GiB", "MiB", "KiB", "bytes"].into_iter().filter_map(|unit| Some(rest.find(unit)? + unit.len())).min()?;
+    Some(rest[..unit].trim())
 }
 
 /// What a panic said.
@@ -99,6 +115,9 @@ mod tests {
         let panic = "called `Result::unwrap()` on an `Err` value: Torch(\"mat1 and mat2 cannot be multiplied\\nException raised\")";
         assert_eq!(readable(panic), "mat1 and mat2 cannot be multiplied");
         let memory = "Internal torch error: CUDA out of memory. Tried to allocate 20.00 MiB.\nException";
-        assert!(readable(memory).starts_with("the GPU ran out of memory"), "{}", readable(memory));
+        let said = readable(memory);
+        assert!(said.starts_with("the GPU ran out of memory when 20.00 MiB more were asked for; make"), "{said}");
+        let cpu = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 4398046511104 bytes. Error code 12";
+        assert!(readable(cpu).starts_with("the machine ran out of memory when 4398046511104 bytes more"));
     }
 }

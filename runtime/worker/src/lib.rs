@@ -18,6 +18,7 @@ pub mod model;
 pub mod optim;
 pub mod provenance;
 pub mod seed;
+pub mod shim;
 pub mod steps;
 #[cfg(test)]
 mod testing;

@@ -24,7 +24,7 @@ pub use image_folder::{ImageFolder, Labels};
 pub use knn::Knn;
 pub use linear_probe::{AugmentedFeatures, CachedFeatures, LinearProbe, ProbeFeatures};
 pub use nyud::Nyud;
-pub use pretrain::{BatchNorm, Contrast, KnnMonitor, Moco, Monitor, Pretrain};
+pub use pretrain::{BatchNorm, Checkpoints, Contrast, KnnMonitor, Moco, Monitor, Pretrain, Supervised};
 pub use propagate::{Propagate, PropagateLayer};
 pub use scenes::{Domain, Scenes};
 pub use segment::{Fcn, Profile, Segment, SegmentAugment, SegmentHead};

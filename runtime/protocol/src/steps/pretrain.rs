@@ -1,22 +1,30 @@
-//! `pretrain`: MoCo v2 with two crops or constrained multi-scale crops.
+//! `pretrain`: MoCo v2 with two crops or constrained multi-scale crops, or class labels on the same views.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::kind::{MetricInfo, OutputInfo, Problem, StepKind};
 use crate::model::Architecture;
-use crate::optimise::{Optimizer, Schedule, Sgd};
+use crate::optimise::{Optimizer, Precision, Schedule, Sgd};
 use crate::steps::knn::KnnFeatures;
 use crate::transform::{Augment, Centre, Normalisation, Views};
-use crate::value::{ImagesInput, LabelledInput, int, yes};
+use crate::value::{ImagesInput, LabelledInput, Seconds, int, yes};
 
-/// The contrastive objective.
+/// The objective.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Contrast {
     /// InfoNCE against a queue of keys from a momentum encoder (He et al. 2020; Chen et al. 2020).
     Moco(Moco),
+    /// No contrast but class labels: cross-entropy of one view of each picture, by the same encoder, optimiser, views and
+    /// augmentation. What contrastive pretraining is compared with.
+    Supervised(Supervised),
 }
+
+/// Nothing to set: a linear layer on the features, and the labels of the pictures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Supervised {}
 
 impl Default for Contrast {
     fn default() -> Self {
@@ -148,7 +156,25 @@ pub struct KnnMonitor {
     pub transform: Centre,
 }
 
-/// Contrastive pretraining of an encoder.
+/// How often a run writes down where it stands, to go on from there when it is killed: whichever comes first. It also does
+/// when it is cancelled. Never part of the key.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Checkpoints {
+    /// Longest time between two, `10min`; `0s` after every step.
+    pub interval: Seconds,
+    /// Epochs between two.
+    #[schemars(range(min = 1))]
+    pub epochs: u64,
+}
+
+impl Default for Checkpoints {
+    fn default() -> Self {
+        Self { interval: Seconds(600.0), epochs: 1 }
+    }
+}
+
+/// Pretraining of an encoder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Pretrain {
@@ -171,6 +197,14 @@ pub struct Pretrain {
     /// How the learning rate falls.
     #[serde(default)]
     pub schedule: Schedule,
+    /// Parts that a batch is worked through in, one after the other, to need less memory. A divisor of `batch_norm.groups`:
+    /// no group is cut, so gradients, statistics and keys are those of the whole batch, but for rounding.
+    #[serde(default = "int::<1>")]
+    #[schemars(range(min = 1, max = 256))]
+    pub accumulate: u64,
+    /// Arithmetic.
+    #[serde(default)]
+    pub precision: Precision,
     /// The objective.
     #[serde(default)]
     pub contrast: Contrast,
@@ -193,6 +227,14 @@ pub struct Pretrain {
     #[serde(default)]
     #[schemars(extend("x-observes" = true))]
     pub monitor: Option<Monitor>,
+    /// Epochs whose encoder stays, each an output of its own: `keep = [50, 100]`, then `name@50`.
+    #[serde(default)]
+    #[schemars(extend("x-observes" = true))]
+    pub keep: Option<Vec<u64>>,
+    /// How often the run writes down where it stands.
+    #[serde(default)]
+    #[schemars(extend("x-observes" = true))]
+    pub checkpoint: Option<Checkpoints>,
 }
 
 fn temperature() -> f64 {
@@ -205,7 +247,7 @@ fn optimizer() -> Optimizer {
 
 impl StepKind for Pretrain {
     const KIND: &'static str = "pretrain";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const RANDOM: bool = true;
     const OUTPUTS: &'static [OutputInfo] = &[OutputInfo {
         name: "encoder",
@@ -216,7 +258,16 @@ impl StepKind for Pretrain {
         MetricInfo::number("final_loss", "Mean loss of the last epoch, nats."),
         MetricInfo::number("steps", "Optimiser steps."),
         MetricInfo::number("pictures", "Pictures seen, counted at every visit."),
-        MetricInfo::number("pixels", "Pixels of all views that went through an encoder."),
+        MetricInfo::number("pixels", "Pixels of all views: those of a picture, once for each view."),
+        MetricInfo::number(
+            "flops",
+            "Floating-point operations of convolutions, linear layers and products with the queue, forward and backward: two \
+             for each multiply-add, counted from shapes.",
+        ),
+        MetricInfo::number(
+            "device_hours",
+            "Hours that devices were at it, watching left out; differs from run to run.",
+        ),
         MetricInfo::curve("loss", "Mean loss of each epoch, nats."),
         MetricInfo::curve("lr", "Learning rate of each epoch."),
         MetricInfo {
@@ -230,7 +281,45 @@ impl StepKind for Pretrain {
         let mut problems = self.encoder.problems("encoder");
         problems.extend(self.schedule.problems("schedule"));
         problems.extend(self.views.problems("views"));
-        let Contrast::Moco(moco) = &self.contrast;
+        match &self.contrast {
+            Contrast::Moco(moco) => self.moco_problems(moco, &mut problems),
+            Contrast::Supervised(_) => self.supervised_problems(&mut problems),
+        }
+        if !self.batch.is_multiple_of(self.batch_norm.groups) {
+            problems.push(Problem::new(
+                "batch_norm.groups",
+                format!("a batch of {} cannot be split in {} equal groups", self.batch, self.batch_norm.groups),
+            ));
+        } else if self.batch / self.batch_norm.groups < 2 {
+            problems.push(Problem::new("batch_norm.groups", "a group needs at least two pictures for its statistics"));
+        }
+        if !self.batch_norm.groups.is_multiple_of(self.accumulate) {
+            problems.push(Problem::new(
+                "accumulate",
+                format!(
+                    "{} parts would cut the {} groups of batch norm; make `batch_norm.groups` a multiple of `accumulate`",
+                    self.accumulate, self.batch_norm.groups
+                ),
+            ));
+        }
+        for epoch in self.keep.iter().flatten().filter(|epoch| !(1..=self.epochs).contains(*epoch)) {
+            problems.push(Problem::new("keep", format!("there is no epoch {epoch}; epochs are 1 to {}", self.epochs)));
+        }
+        if self.checkpoint.is_some_and(|checkpoint| checkpoint.interval.0.is_nan() || checkpoint.interval.0 < 0.0) {
+            problems.push(Problem::new("checkpoint.interval", "a time is 0 or more"));
+        }
+        if self.augment.blur.sigma.0 < 0.0 || self.augment.blur.sigma.0 > self.augment.blur.sigma.1 {
+            problems.push(Problem::new("augment.blur.sigma", "radii are 0 <= low <= high"));
+        }
+        if let Some(Monitor::Knn(knn)) = &self.monitor {
+            problems.extend(knn.transform.problems("monitor.knn.transform"));
+        }
+        problems
+    }
+}
+
+impl Pretrain {
+    fn moco_problems(&self, moco: &Moco, problems: &mut Vec<Problem>) {
         let keys = if moco.symmetric { 2 * self.batch } else { self.batch };
         if !moco.queue.is_multiple_of(keys) {
             let below = moco.queue - moco.queue % keys;
@@ -267,20 +356,21 @@ impl StepKind for Pretrain {
                 ));
             }
         }
-        if !self.batch.is_multiple_of(self.batch_norm.groups) {
+    }
+
+    fn supervised_problems(&self, problems: &mut Vec<Problem>) {
+        if ["images", "masked_images"].contains(&self.data.artifact.kind.as_str()) {
             problems.push(Problem::new(
-                "batch_norm.groups",
-                format!("a batch of {} cannot be split in {} equal groups", self.batch, self.batch_norm.groups),
+                "data",
+                "these pictures have no class labels, and `contrast = supervised` learns from nothing else; take a dataset \
+                 with labels, such as `image_folder` with one folder for each class",
             ));
-        } else if self.batch / self.batch_norm.groups < 2 {
-            problems.push(Problem::new("batch_norm.groups", "a group needs at least two pictures for its statistics"));
         }
-        if self.augment.blur.sigma.0 < 0.0 || self.augment.blur.sigma.0 > self.augment.blur.sigma.1 {
-            problems.push(Problem::new("augment.blur.sigma", "radii are 0 <= low <= high"));
+        if !matches!(self.views, Views::TwoCrops(_)) {
+            problems.push(Problem::new(
+                "views",
+                "`contrast = supervised` looks at one view of each picture, the first of `views = two_crops`",
+            ));
         }
-        if let Some(Monitor::Knn(knn)) = &self.monitor {
-            problems.extend(knn.transform.problems("monitor.knn.transform"));
-        }
-        problems
     }
 }

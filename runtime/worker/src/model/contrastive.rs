@@ -1,17 +1,19 @@
 //! The two encoders of MoCo (He et al. 2020) and the queue of keys.
 
 use harness_protocol::model::Architecture;
+use harness_protocol::optimise::Precision;
 use harness_protocol::steps::pretrain::{Enqueue, Moco as Settings};
-use tch::{Device, Tensor, no_grad};
+use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::error::Result;
 use crate::features::normalised;
 use crate::loss::{info_nce, nearest, neighbours};
 use crate::model::head::Head;
-use crate::model::resnet::Resnet;
+use crate::model::resnet::{MOMENTUM, Resnet, group_momenta};
 use crate::model::store::Store;
 use crate::optim::Sgd;
 use crate::seed;
+use crate::shim::{self, Autocast};
 
 /// What a tower makes of pictures; rows of length 1.
 #[derive(Debug)]
@@ -34,6 +36,8 @@ impl Embedded {
 pub struct Tower {
     /// All tensors.
     pub store: Store,
+    /// Arithmetic of its passes; what comes out is in the weights' kind again.
+    pub precision: Precision,
     resnet: Resnet,
     head: Head,
 }
@@ -45,15 +49,55 @@ impl Tower {
     /// A tensor is missing.
     pub fn bind(store: Store, architecture: &Architecture) -> Result<Self> {
         let (resnet, head) = (Resnet::bind(&store, architecture)?, Head::bind(&store)?);
-        Ok(Self { store, resnet, head })
+        Ok(Self { store, precision: Precision::Fp32, resnet, head })
     }
 
-    /// Features and embeddings, with batch norm in training mode and split in `groups`. x: [n, 3, h, w].
-    pub fn embed(&self, x: &Tensor, groups: i64) -> Embedded {
-        let features = self.resnet.forward_split(x, groups);
-        let embedding = normalised(&self.head.forward(&features));
-        Embedded { features: normalised(&features.detach()), embedding }
+    /// The averaged map and the head's output, [n, features] and [n, outputs], neither of length 1. Batch norm is in training
+    /// mode and has as many groups as there are `momenta`, each moving the running statistics by its own. x: [n, 3, h, w].
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn forward(&self, x: &Tensor, momenta: &[f64]) -> Result<(Tensor, Tensor)> {
+        if self.precision != Precision::Bf16 {
+            let features = self.resnet.forward_groups(x, momenta);
+            let output = self.head.forward(&features);
+            return Ok((features, output));
+        }
+        let _on = Autocast::bf16(x.device())?;
+        let features = self.resnet.forward_groups(x, momenta);
+        let output = self.head.forward(&features);
+        Ok((features.to_kind(Kind::Float), output.to_kind(Kind::Float)))
     }
+
+    /// Features and embeddings of a training pass, rows of length 1. x: [n, 3, h, w].
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn embed(&self, x: &Tensor, momenta: &[f64]) -> Result<Embedded> {
+        let (features, output) = self.forward(x, momenta)?;
+        Ok(Embedded { features: normalised(&features.detach()), embedding: normalised(&output) })
+    }
+
+    /// Counts one more training batch of batch norm.
+    pub fn count_batch(&self) {
+        self.resnet.count_batch();
+    }
+}
+
+/// Momenta of batch norm's running statistics in a step: [part of the batch][pass][group of that part]. However the batch is
+/// cut, the passes count as if each had gone through whole, one after the other.
+pub fn schedule(passes: usize, groups: usize, parts: usize) -> Vec<Vec<Vec<f64>>> {
+    let each = groups / parts;
+    let weight = |pass: usize| MOMENTUM / groups as f64 * (1.0 - MOMENTUM).powi((passes - 1 - pass) as i32);
+    let weights: Vec<f64> = (0..parts).flat_map(|_| (0..passes).flat_map(|pass| vec![weight(pass); each])).collect();
+    let momenta = group_momenta(&weights);
+    momenta.chunks(passes * each).map(|part| part.chunks(each).map(<[f64]>::to_vec).collect()).collect()
+}
+
+/// Rows of the `part`-th of `parts` equal parts.
+pub fn rows_of(x: &Tensor, part: usize, parts: usize) -> Tensor {
+    let rows = x.size()[0] / parts as i64;
+    x.narrow(0, part as i64 * rows, rows)
 }
 
 /// Views of a step's n pictures, normalised: squares as [rows, 3, side, side].
@@ -93,7 +137,8 @@ pub struct Moco {
     /// Row that the next key goes to.
     pub pointer: i64,
     settings: Settings,
-    groups: i64,
+    groups: usize,
+    parts: usize,
 }
 
 impl Moco {
@@ -116,7 +161,8 @@ impl Moco {
         let rows = settings.queue as i64;
         let random = |name: &str, width| normalised(&seed::normal(seed, name, &[rows, width], 1.0)).to_device(device);
         let features = settings.neighbours.map(|_| random("queue of features", architecture.features()));
-        Self::with(architecture, settings, groups, store.to_device(device), random("queue", dim), features)
+        let store = store.to_device(device).channels_last();
+        Self::with(architecture, settings, groups, store, random("queue", dim), features)
     }
 
     /// From given tensors: the network's with its head, and the queues; both encoders start from the same.
@@ -134,86 +180,146 @@ impl Moco {
         let key = Tower::bind(store.deep_copy(), architecture)?;
         store.train(true);
         let query = Tower::bind(store, architecture)?;
-        Ok(Self { query, key, queue, features, pointer: 0, settings: *settings, groups: groups as i64 })
+        let groups = groups as usize;
+        Ok(Self { query, key, queue, features, pointer: 0, settings: *settings, groups, parts: 1 })
     }
 
-    /// One step in MoCo's order: queries, the key encoder's move, keys, the loss against the old queue; then gradients,
-    /// the queue's turn and the weights' step along `sgd`. The loss, nats; if it is not finite, nothing was learned.
+    /// Arithmetic of both encoders' passes, fp32 unless told otherwise.
+    #[must_use]
+    pub fn precision(mut self, precision: Precision) -> Self {
+        (self.query.precision, self.key.precision) = (precision, precision);
+        self
+    }
+
+    /// Works through a batch in this many parts, a divisor of the groups of batch norm.
+    #[must_use]
+    pub fn parts(mut self, parts: u64) -> Self {
+        self.parts = parts as usize;
+        self
+    }
+
+    /// One step. The key encoder follows the query encoder's weights of this step, keys are made of all pictures at once, and
+    /// the loss is taken against the old queue; then gradients, part by part of the batch, the queue's turn and the weights'
+    /// step along `sgd`. (MoCo's own order, queries first, gives the same: neither encoder's pass depends on the other's.)
+    ///
+    /// The loss, nats; if it is not finite, nothing was learned.
     ///
     /// # Errors
     /// libtorch's, such as too little memory.
     pub fn learn(&mut self, sample: &Sample, sgd: &mut Sgd, turn: Turn) -> Result<f64> {
-        let large = self.query.embed(&sample.query, self.groups);
-        // Small crops go through on their own, so that their batch norm statistics are their own.
-        let small = sample.small.as_ref().map(|small| self.query.embed(small, self.groups));
-        let back = self.settings.symmetric.then(|| self.query.embed(&sample.key, self.groups));
-        self.follow(self.settings.momentum);
-        let keys = self.keys(&sample.key, turn.shuffles[0]);
-        let back_keys = self.settings.symmetric.then(|| self.keys(&sample.query, turn.shuffles[1]));
-
-        let (queries, positives) = match &small {
-            Some(small) => {
-                let times = small.embedding.size()[0] / keys.embedding.size()[0];
-                let repeated = keys.embedding.repeat_interleave_self_int(times, Some(0), None);
-                (Embedded::cat(&[&large, small]), Tensor::cat(&[&keys.embedding, &repeated], 0))
-            }
-            None => (large, keys.embedding.shallow_clone()),
+        let symmetric = self.settings.symmetric;
+        self.follow(self.settings.momentum)?;
+        let keys = self.keys(&sample.key, turn.shuffles[0])?;
+        let back_keys = if symmetric { Some(self.keys(&sample.query, turn.shuffles[1])?) } else { None };
+        let fresh = match &back_keys {
+            Some(back) => Embedded::cat(&[back, &keys]),
+            None => Embedded::cat(&[&keys]),
         };
-        let temperature = self.settings.temperature;
-        let mut loss = info_nce(&queries.embedding, &positives, &self.queue, temperature);
-        let mut fresh = keys;
-        if let (Some(back), Some(back_keys)) = (back, back_keys) {
-            loss += info_nce(&back.embedding, &back_keys.embedding, &self.queue, temperature);
-            fresh = Embedded::cat(&[&back_keys, &fresh]);
-        }
-        let early = matches!(self.settings.neighbours, Some(n) if n.enqueue == Enqueue::First);
-        if let (Some(settings), Some(features)) = (&self.settings.neighbours, &self.features)
-            && turn.neighbours
-        {
-            let found = if early {
+        let pool = match (&self.settings.neighbours, &self.features) {
+            (Some(settings), Some(features)) if turn.neighbours => Some(match settings.enqueue {
+                Enqueue::Last => features.shallow_clone(),
                 // As first published: the features' queue has the new keys already, the logits' queue has not.
-                let features = features.copy();
-                overwrite(&features, self.pointer, &fresh.features);
-                nearest(&queries.features, &features, settings.k)
-            } else {
-                nearest(&queries.features, features, settings.k)
-            };
-            loss += neighbours(&queries.embedding, &self.queue, &found, temperature) * settings.weight;
-        }
+                Enqueue::First => {
+                    let features = features.copy();
+                    overwrite(&features, self.pointer, &fresh.features);
+                    features
+                }
+            }),
+            _ => None,
+        };
 
-        let value = loss.f_double_value(&[])?;
-        if value.is_finite() {
+        let parts = self.parts;
+        let passes = 1 + usize::from(sample.small.is_some()) + usize::from(symmetric);
+        let momenta = schedule(passes, self.groups, parts);
+        let mut gradients: Vec<Tensor> = Vec::new();
+        let mut total: Option<Tensor> = None;
+        for (part, momenta) in momenta.iter().enumerate() {
+            let loss = self.loss(sample, &keys, back_keys.as_ref(), pool.as_ref(), part, momenta)? / parts as f64;
             let weights: Vec<&Tensor> = sgd.tensors().collect();
-            let gradients = Tensor::f_run_backward(&[&loss], &weights, false, false)?;
+            let more = Tensor::f_run_backward(&[&loss], &weights, false, false)?;
+            if gradients.is_empty() {
+                gradients = more;
+            } else {
+                no_grad(|| gradients.iter_mut().zip(&more).for_each(|(sum, one)| *sum += one));
+            }
+            let loss = loss.detach();
+            total = Some(match total {
+                Some(sum) => sum + loss,
+                None => loss,
+            });
+        }
+        (0..passes).for_each(|_| self.query.count_batch());
+        let value = total.ok_or("a batch has at least one part")?.f_double_value(&[])?;
+        if value.is_finite() {
             self.enqueue(&fresh);
-            sgd.step_along(gradients, turn.lr);
+            sgd.step_fused(gradients, turn.lr)?;
         }
         Ok(value)
     }
 
-    /// key ← m·key + (1 − m)·query, weights only.
-    pub fn follow(&self, momentum: f64) {
-        no_grad(|| {
-            for ((_, mut key), (_, query)) in self.key.store.parameters().into_iter().zip(self.query.store.parameters())
-            {
-                let _ = key.g_mul_scalar_(momentum);
-                let _ = key.g_add_(&(query * (1.0 - momentum)));
+    /// The loss of one part of the batch. `momenta`: for each pass.
+    fn loss(
+        &self,
+        sample: &Sample,
+        keys: &Embedded,
+        back_keys: Option<&Embedded>,
+        pool: Option<&Tensor>,
+        part: usize,
+        momenta: &[Vec<f64>],
+    ) -> Result<Tensor> {
+        let rows = |x: &Tensor| rows_of(x, part, self.parts);
+        let temperature = self.settings.temperature;
+        let large = self.query.embed(&rows(&sample.query), &momenta[0])?;
+        let positive = rows(&keys.embedding);
+        let (queries, positives) = match &sample.small {
+            Some(small) => {
+                // Small crops go through on their own, so that their batch norm statistics are their own.
+                let small = self.query.embed(&rows(small), &momenta[1])?;
+                let times = small.embedding.size()[0] / positive.size()[0];
+                let repeated = positive.repeat_interleave_self_int(times, Some(0), None);
+                (Embedded::cat(&[&large, &small]), Tensor::cat(&[&positive, &repeated], 0))
             }
-        });
+            None => (large, positive),
+        };
+        let mut loss = info_nce(&queries.embedding, &positives, &self.queue, temperature);
+        if let Some(back_keys) = back_keys {
+            let back = self.query.embed(&rows(&sample.key), &momenta[1])?;
+            loss += info_nce(&back.embedding, &rows(&back_keys.embedding), &self.queue, temperature);
+        }
+        if let (Some(pool), Some(settings)) = (pool, &self.settings.neighbours) {
+            let found = nearest(&queries.features, pool, settings.k);
+            loss += neighbours(&queries.embedding, &self.queue, &found, temperature) * settings.weight;
+        }
+        Ok(loss)
+    }
+
+    /// key ← m·key + (1 − m)·query, weights only.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn follow(&self, momentum: f64) -> Result<()> {
+        let tensors = |tower: &Tower| -> Vec<Tensor> {
+            tower.store.parameters().into_iter().map(|(_, tensor)| tensor.detach()).collect()
+        };
+        shim::follow(&tensors(&self.key), &tensors(&self.query), momentum)
     }
 
     /// Embeddings of key crops, without gradients. With several groups of batch norm the pictures are shuffled among
     /// them by `order` and the embeddings put back, so that statistics do not tell which key belongs to which query.
-    fn keys(&self, x: &Tensor, order: &[i64]) -> Embedded {
+    fn keys(&self, x: &Tensor, order: &[i64]) -> Result<Embedded> {
+        let momenta = &schedule(1, self.groups, 1)[0][0];
         no_grad(|| {
-            if self.groups == 1 {
-                return self.key.embed(x, 1);
-            }
-            let order = Tensor::from_slice(order).to_device(x.device());
-            // Selecting where channels come last keeps them there in memory, which convolutions are faster with.
-            let rows = x.permute([0, 2, 3, 1]).index_select(0, &order).permute([0, 3, 1, 2]);
-            let Embedded { features, embedding } = self.key.embed(&rows, self.groups);
-            Embedded { features: unshuffled(&features, &order), embedding: unshuffled(&embedding, &order) }
+            let made = if self.groups == 1 {
+                self.key.embed(x, momenta)?
+            } else {
+                let order = Tensor::from_slice(order).to_device(x.device());
+                // Selecting where channels come last keeps them there in memory, which convolutions are faster with.
+                let rows = x.permute([0, 2, 3, 1]).index_select(0, &order).permute([0, 3, 1, 2]);
+                let Embedded { features, embedding } = self.key.embed(&rows, momenta)?;
+                Embedded { features: unshuffled(&features, &order), embedding: unshuffled(&embedding, &order) }
+            };
+            self.key.count_batch();
+            Ok(made)
         })
     }
 
@@ -288,21 +394,96 @@ mod tests {
             }
         });
         let before = moco.key.store.deep_copy();
-        moco.follow(1.0);
+        moco.follow(1.0).unwrap();
         for (name, tensor) in before.tensors() {
             assert!(tensor.equal(&moco.key.store.get(name).unwrap()), "{name}");
         }
-        moco.follow(0.75);
+        moco.follow(0.75).unwrap();
         let name = "conv1.weight";
         let expected = before.get(name).unwrap() * 0.75 + moco.query.store.get(name).unwrap() * 0.25;
         assert!((expected - moco.key.store.get(name).unwrap()).abs().max().double_value(&[]) < 1e-7);
-        moco.follow(0.0);
+        moco.follow(0.0).unwrap();
         for (name, tensor) in moco.query.store.parameters() {
             assert!(tensor.equal(&moco.key.store.get(&name).unwrap()), "{name}");
         }
         for (name, tensor) in before.buffers() {
             assert!(tensor.equal(&moco.key.store.get(&name).unwrap()), "{name}");
         }
+    }
+
+    fn far(a: &Tensor, b: &Tensor) -> f64 {
+        let (a, b) = (a.to_kind(tch::Kind::Double), b.to_kind(tch::Kind::Double));
+        ((&a - &b).abs().max() / b.abs().max().clamp_min(1e-3)).double_value(&[])
+    }
+
+    /// Batches worked through in parts, with every pass that there is: weights, statistics, queues and momenta.
+    #[test]
+    fn parts_of_a_batch_are_the_batch() {
+        let architecture = Architecture::Resnet18(Config { stem: Stem::Small, width: 0.0625 });
+        let near = harness_protocol::steps::pretrain::Neighbours { k: 2, ..Default::default() };
+        let base = Settings { dim: 4, queue: 32, momentum: 0.9, ..Settings::default() };
+        let cases =
+            [(Settings { neighbours: Some(near), ..base }, true), (Settings { symmetric: true, ..base }, false)];
+        for (settings, small) in cases {
+            let run = |parts: u64| {
+                let double = |store: &Store| {
+                    let mut out = Store::default();
+                    for (name, tensor) in store.tensors() {
+                        let kind = if tensor.is_floating_point() { tch::Kind::Double } else { tensor.kind() };
+                        out.insert(name, tensor.detach().to_kind(kind));
+                    }
+                    out
+                };
+                let made = Moco::new(&architecture, &settings, 4, 1, Device::Cpu).unwrap();
+                let kind = tch::Kind::Double;
+                let (queue, features) = (made.queue.to_kind(kind), made.features.map(|f| f.to_kind(kind)));
+                let store = double(&made.query.store);
+                let mut moco = Moco::with(&architecture, &settings, 4, store, queue, features).unwrap().parts(parts);
+                let settings = harness_protocol::optimise::Sgd { lr: 0.05, momentum: 0.9, weight_decay: 1e-3 };
+                let mut sgd = Sgd::new(moco.query.store.parameters(), &settings);
+                let order: Vec<i64> = (0..8).map(|i| (3 * i + 1) % 8).collect();
+                let mut losses = Vec::new();
+                for step in 0..3 {
+                    let draw = |name, rows, side| seed::normal(step, name, &[rows, 3, side, side], 1.0).to_kind(kind);
+                    let small = small.then(|| draw("s", 16, 8));
+                    let sample = Sample { query: draw("q", 8, 12), key: draw("k", 8, 12), small };
+                    let turn = Turn { lr: 0.05, shuffles: [&order, &order], neighbours: true };
+                    losses.push(moco.learn(&sample, &mut sgd, turn).unwrap());
+                }
+                (moco, losses)
+            };
+            let ((whole, losses), (parted, same)) = (run(1), run(4));
+            assert!(losses.iter().zip(&same).all(|(a, b)| (a - b).abs() < 1e-9), "{losses:?} {same:?}");
+            for (name, tensor) in whole.query.store.tensors() {
+                let other = parted.query.store.get(name).unwrap();
+                assert!(far(&other, tensor) < 1e-7, "{name}: {}", far(&other, tensor));
+            }
+            assert!(far(&parted.queue, &whole.queue) < 1e-7);
+        }
+    }
+
+    #[test]
+    fn bf16_is_near_fp32_and_keeps_fp32_weights() {
+        let architecture = Architecture::Resnet18(Config { stem: Stem::Small, width: 0.25 });
+        let settings = Settings { dim: 16, queue: 16, ..Settings::default() };
+        let run = |precision| {
+            let mut moco = Moco::new(&architecture, &settings, 2, 1, Device::Cpu).unwrap().precision(precision);
+            let settings = harness_protocol::optimise::Sgd { lr: 0.01, momentum: 0.9, weight_decay: 1e-4 };
+            let mut sgd = Sgd::new(moco.query.store.parameters(), &settings);
+            let draw = |name| seed::normal(3, name, &[8, 3, 16, 16], 1.0);
+            let order: Vec<i64> = (0..8).rev().collect();
+            let sample = Sample { query: draw("q"), key: draw("q") + draw("k") * 0.1, small: None };
+            let turn = Turn { lr: 0.01, shuffles: [&order, &order], neighbours: false };
+            let loss = moco.learn(&sample, &mut sgd, turn).unwrap();
+            for (name, tensor) in moco.query.store.parameters() {
+                assert_eq!(tensor.kind(), tch::Kind::Float, "{name}");
+            }
+            assert_eq!(moco.queue.kind(), tch::Kind::Float);
+            loss
+        };
+        let (exact, rough) = (run(Precision::Fp32), run(Precision::Bf16));
+        assert!(exact != rough && (exact - rough).abs() < 0.05 * exact.abs().max(1.0), "{exact} {rough}");
+        assert_eq!(exact, run(Precision::Tf32), "the CPU has no TF32");
     }
 
     /// Keys that the queries have to find among others: a few steps of descent bring the loss near 0.
@@ -315,7 +496,7 @@ mod tests {
         let mut sgd = Sgd::new(moco.query.store.parameters(), &settings);
         let mut losses = Vec::new();
         for _ in 0..60 {
-            let loss = info_nce(&moco.query.embed(&x, 1).embedding, &keys, &keys, 0.2);
+            let loss = info_nce(&moco.query.embed(&x, &[0.1]).unwrap().embedding, &keys, &keys, 0.2);
             losses.push(loss.double_value(&[]));
             let weights: Vec<&Tensor> = sgd.tensors().collect();
             let gradients = Tensor::run_backward(&[&loss], &weights, false, false);

@@ -1,6 +1,7 @@
 //! Networks: short functions from path to module, with the parameter names of torchvision.
 
 pub mod contrastive;
+pub mod cost;
 pub mod dense;
 pub mod encoder;
 pub mod fcn;
@@ -9,6 +10,7 @@ pub mod head;
 pub mod layers;
 pub mod resnet;
 pub mod store;
+pub mod supervised;
 pub mod torchscript;
 
 pub use encoder::{Encoder, Network};

@@ -70,6 +70,30 @@ fn layers(architecture: &Architecture) -> Vec<(String, String, Shape)> {
     layers
 }
 
+/// Every convolution for pictures of `side` × `side`: output channels, input channels, kernel, side of its output.
+pub fn spatial(architecture: &Architecture, side: i64) -> Vec<(i64, i64, i64, i64)> {
+    let after = |side: i64, kernel: i64, stride: i64| (side + 2 * (kernel / 2) - kernel) / stride + 1;
+    let (kernel, stride, pool) = match architecture.resnet().stem {
+        Stem::Imagenet => (7, 2, true),
+        Stem::Small => (3, 1, false),
+    };
+    let mut side = after(side, kernel, stride);
+    let mut out = vec![(architecture.base_channels(), 3, kernel, side)];
+    if pool {
+        side = after(side, 3, 2);
+    }
+    for Plan { convs, shortcut, .. } in plans(architecture).into_iter().flatten() {
+        if let Some((output, input, kernel, stride)) = shortcut {
+            out.push((output, input, kernel, after(side, kernel, stride)));
+        }
+        for (output, input, kernel, stride) in convs {
+            side = after(side, kernel, stride);
+            out.push((output, input, kernel, side));
+        }
+    }
+    out
+}
+
 /// A residual block.
 #[derive(Debug)]
 pub struct Block {
@@ -197,25 +221,41 @@ impl Resnet {
     }
 
     /// Training pass with batch norm statistics of their own for each of `groups` contiguous parts of the batch; the
-    /// running statistics move towards the average over the groups. Each part is a forward pass of its own, which
-    /// computes the same as splitting inside every batch norm and copies nothing.
+    /// running statistics move towards the average over the groups.
     pub fn forward_split(&self, x: &Tensor, groups: i64) -> Tensor {
-        let parts = x.chunk(groups, 0);
-        let outputs: Vec<Tensor> = parts
-            .iter()
-            .zip(group_momenta(0.1, parts.len()))
-            .map(|(part, momentum)| self.forward(part, Mode::Train { momentum }))
-            .collect();
+        let output = self.forward_groups(x, &group_momenta(&vec![MOMENTUM / groups as f64; groups as usize]));
         self.count_batch();
+        output
+    }
+
+    /// Training pass over as many contiguous groups as there are `momenta`, that of each for the running statistics. Each
+    /// group is a forward pass of its own, which computes the same as splitting inside every batch norm and copies nothing.
+    pub fn forward_groups(&self, x: &Tensor, momenta: &[f64]) -> Tensor {
+        let parts = x.chunk(momenta.len() as i64, 0);
+        let outputs: Vec<Tensor> =
+            parts.iter().zip(momenta).map(|(part, &momentum)| self.forward(part, Mode::Train { momentum })).collect();
         if outputs.len() == 1 { outputs[0].shallow_clone() } else { Tensor::cat(&outputs, 0) }
     }
 }
 
-/// Momenta for `groups` updates one after the other that together move a running value by `momentum` towards the plain
-/// average of the groups: (m/G) / (1 − (G − g)·m/G) for g = 1…G.
-fn group_momenta(momentum: f64, groups: usize) -> impl Iterator<Item = f64> {
-    let share = momentum / groups as f64;
-    (1..=groups).map(move |g| share / (1.0 - (groups - g) as f64 * share))
+/// Share by which a batch moves the running statistics of batch norm, PyTorch's default.
+pub const MOMENTUM: f64 = 0.1;
+
+/// Momenta for updates of a running value one after the other, such that each counts with its weight at the end:
+/// wᵢ / (1 − the later weights' sum). Equal weights m/G of G groups move the value by m towards the groups' plain average.
+pub fn group_momenta(weights: &[f64]) -> Vec<f64> {
+    let mut later = 0.0;
+    let mut momenta: Vec<f64> = weights
+        .iter()
+        .rev()
+        .map(|weight| {
+            let momentum = weight / (1.0 - later);
+            later += weight;
+            momentum
+        })
+        .collect();
+    momenta.reverse();
+    momenta
 }
 
 #[cfg(test)]
@@ -301,15 +341,13 @@ mod tests {
 
     #[test]
     fn momenta_of_groups_add_up() {
-        for groups in [1, 2, 8] {
-            let (mut old, mut weights) = (1.0, vec![]);
-            for momentum in group_momenta(0.1, groups) {
-                weights.iter_mut().for_each(|weight| *weight *= 1.0 - momentum);
-                weights.push(momentum);
-                old *= 1.0 - momentum;
+        for weights in [vec![0.1], vec![0.05; 2], vec![0.0125; 8], vec![0.045, 0.05, 0.045, 0.05]] {
+            let mut counted: Vec<f64> = vec![];
+            for momentum in group_momenta(&weights) {
+                counted.iter_mut().for_each(|weight| *weight *= 1.0 - momentum);
+                counted.push(momentum);
             }
-            assert!((old - 0.9_f64).abs() < 1e-12);
-            assert!(weights.iter().all(|weight| (weight - 0.1 / groups as f64).abs() < 1e-12));
+            assert!(counted.iter().zip(&weights).all(|(ours, wanted)| (ours - wanted).abs() < 1e-12), "{counted:?}");
         }
     }
 }

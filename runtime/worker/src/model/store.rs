@@ -77,7 +77,7 @@ impl Store {
         }
     }
 
-    /// A copy with storage of its own, without gradients.
+    /// A copy with storage of its own, laid out in memory as this is, without gradients.
     pub fn deep_copy(&self) -> Self {
         let copy = |(name, tensor): (&String, &Tensor)| (name.clone(), tch::no_grad(|| tensor.detach().copy()));
         Self { tensors: self.tensors.iter().map(copy).collect() }
@@ -87,6 +87,20 @@ impl Store {
     pub fn to_device(&self, device: Device) -> Self {
         let there = |(name, tensor): (&String, &Tensor)| (name.clone(), tensor.detach().to_device(device));
         Self { tensors: self.tensors.iter().map(there).collect() }
+    }
+
+    /// The same values with the weights of convolutions channels last in memory, as the pictures come: convolutions then
+    /// need not lay them out anew in every pass.
+    pub fn channels_last(&self) -> Self {
+        let laid = |(name, tensor): (&String, &Tensor)| {
+            let tensor = tensor.detach();
+            let tensor = match tensor.dim() {
+                4 => tensor.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]),
+                _ => tensor,
+            };
+            (name.clone(), tensor)
+        };
+        Self { tensors: self.tensors.iter().map(laid).collect() }
     }
 
     /// Overwrites the values of every tensor with those of `other`, which has the same names and shapes.
@@ -172,15 +186,93 @@ pub fn read(path: &Path) -> Result<(BTreeMap<String, Tensor>, Option<String>)> {
     Ok((tensors, header))
 }
 
-/// Writes a file so that it is whole or not there: beside it first, then renamed.
+/// How named tensors differ from those that are expected, by name and shape: none if they do not. Ten at most of each sort.
+pub fn misfits<'a>(
+    expected: &BTreeMap<String, Tensor>,
+    found: impl Iterator<Item = (&'a str, &'a Tensor)>,
+) -> Option<String> {
+    let found: BTreeMap<&str, &Tensor> = found.collect();
+    let missing = expected.keys().filter(|name| !found.contains_key(name.as_str())).cloned().collect();
+    let unexpected = found.keys().filter(|name| !expected.contains_key(**name)).map(|name| name.to_string()).collect();
+    let other = |(name, tensor): (&String, &Tensor)| {
+        let there = found.get(name.as_str())?;
+        (there.size() != tensor.size()).then(|| format!("{name} {:?} instead of {:?}", there.size(), tensor.size()))
+    };
+    let different: Vec<String> = expected.iter().filter_map(other).collect();
+    let parts: Vec<String> = [("missing", missing), ("unexpected", unexpected), ("of another shape", different)]
+        .into_iter()
+        .filter(|(_, names)| !names.is_empty())
+        .map(|(what, names): (&str, Vec<String>)| {
+            let more = if names.len() > 10 { format!(" and {} more", names.len() - 10) } else { String::new() };
+            format!("{what}: {}{more}", names[..names.len().min(10)].join(", "))
+        })
+        .collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
+}
+
+/// SHA-256 over names, shapes and bytes of tensors, hexadecimal. safetensors files carry no checksum of their own.
+pub fn digest(tensors: &BTreeMap<String, Tensor>) -> String {
+    use sha2::Digest as _;
+    let mut hash = sha2::Sha256::new();
+    for (name, tensor) in tensors {
+        hash.update(format!("{name} {:?} {:?}\n", tensor.size(), tensor.kind()));
+        hash.update(bytes(tensor));
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Writes a file so that it is whole or not there: beside it first, then renamed. What was there stays if that fails, for
+/// instance because the disk is full.
 ///
 /// # Errors
 /// It cannot be written.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     use std::io::Write as _;
     let part = path.with_extension("part");
-    let mut file = std::fs::File::create(&part).map_err(Error::io("write", &part))?;
-    file.write_all(bytes).map_err(Error::io("write", &part))?;
-    file.sync_all().map_err(Error::io("write", &part))?;
-    std::fs::rename(&part, path).map_err(Error::io("write", path))
+    let write = || {
+        let mut file = std::fs::File::create(&part)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&part, path)?;
+        // The new name is on the disk too when the folder is.
+        path.parent().map_or(Ok(()), |folder| std::fs::File::open(folder)?.sync_all())
+    };
+    write().map_err(|error| {
+        // What was written of it would only take room.
+        let _ = std::fs::remove_file(&part);
+        Error::io("write", path)(error)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_leaves_the_old_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("checkpoint.safetensors");
+        write_atomic(&path, b"old").unwrap();
+        // Everything that is written there meets a full disk.
+        std::os::unix::fs::symlink("/dev/full", path.with_extension("part")).unwrap();
+        let message = write_atomic(&path, &[1; 100_000]).unwrap_err().to_string();
+        assert!(message.contains("No space left on device"), "{message}");
+        assert_eq!(std::fs::read(&path).unwrap(), b"old");
+        assert!(!path.with_extension("part").exists());
+        write_atomic(&path, b"new").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"new");
+    }
+
+    #[test]
+    fn layouts_do_not_change_bytes() {
+        let mut store = Store::default();
+        store.insert("w", crate::seed::normal(1, "w", &[4, 3, 2, 2], 1.0));
+        store.insert("b", crate::seed::normal(1, "b", &[4], 1.0));
+        let last = store.channels_last();
+        assert_eq!(last.get("w").unwrap().stride(), [12, 1, 6, 3]);
+        assert_eq!(last.deep_copy().get("w").unwrap().stride(), [12, 1, 6, 3]);
+        assert_eq!(encode(last.tensors(), None).unwrap(), encode(store.tensors(), None).unwrap());
+        assert_eq!(digest(last.tensors()), digest(store.tensors()));
+        assert!(misfits(store.tensors(), last.tensors().iter().map(|(n, t)| (n.as_str(), t))).is_none());
+    }
 }

@@ -71,16 +71,22 @@ fn try_run(job: &Job, sink: Sink, cancelled: &AtomicU64) -> Result<Outcome> {
     }
     tch::set_num_threads(job.threads.max(1) as i32);
     let context = Context::new(job, sink, cancelled)?;
+    crate::shim::arithmetic(false)?;
     (run.run)(&context)
 }
 
 /// Runs a job to its end, whatever that is; the last message. A panic in it is a failure of the job alone.
 pub fn run(job: &Job, sink: Sink, cancelled: &AtomicU64) -> FromWorker {
     let id = job.id;
-    match catch_unwind(AssertUnwindSafe(|| try_run(job, sink, cancelled))) {
+    let last = match catch_unwind(AssertUnwindSafe(|| try_run(job, sink, cancelled))) {
         Ok(Ok(outcome)) => FromWorker::Finished { id, outcome },
         Ok(Err(Error::Cancelled)) => FromWorker::Cancelled { id },
         Ok(Err(error)) => FromWorker::Failed { id, message: error.to_string() },
         Err(panic) => FromWorker::Failed { id, message: panic_message(panic.as_ref()) },
+    };
+    // All tensors of the job are gone by now; the next one gets the memory that they took.
+    if let (FromWorker::Failed { .. }, Ok(device)) = (&last, crate::device::parse(&job.device)) {
+        crate::shim::release_memory(device);
     }
+    last
 }

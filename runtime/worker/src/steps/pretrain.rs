@@ -1,64 +1,48 @@
-//! `pretrain`: MoCo v2 with two crops or constrained multi-scale crops.
+//! `pretrain`: MoCo v2 with two crops or constrained multi-scale crops, or class labels on the same views.
+//!
+//! ```text
+//! batches (views of a step) -> objective (one step) -> this loop (epochs, curves, checkpoints) -> encoder
+//! ```
+
+mod advice;
+mod batches;
+mod checkpoint;
+mod monitor;
+mod objective;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use harness_protocol::optimise::Optimizer;
-use harness_protocol::steps::pretrain::{Contrast, KnnMonitor, Moco as Settings, Monitor, Pretrain as Params};
-use harness_protocol::transform::{self, Views};
+use harness_protocol::optimise::{Optimizer, Precision};
+use harness_protocol::steps::pretrain::{Checkpoints, Pretrain as Params};
 use harness_protocol::{Outcome, Series};
-use harness_views::loader::ordered;
-use harness_views::{Augment, Blur, Constraint, Crop, Jitter, Recipe, ViewKey, views};
-use serde::{Deserialize, Serialize};
-use tch::{Kind, Tensor};
+use serde_json::json;
 
 use crate::context::Context;
-use crate::data::{Images, Pictures};
+use crate::data::Pictures;
+use crate::device;
 use crate::error::{Error, Result};
-use crate::metric::knn::accuracy;
-use crate::model::contrastive::{Moco, Sample, Turn};
-use crate::model::{Encoder, Store, store};
+use crate::guard::finite;
+use crate::model::Encoder;
 use crate::optim::Sgd;
 use crate::provenance::provenance;
-use crate::seed;
-use crate::steps::knn;
+use crate::shim;
 
-/// Where a run stands, beside its tensors. Epochs and steps count from 0 and name the next one to do; the
-/// step after an epoch's last one means that the epoch is not closed yet.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct Place {
-    /// Key of the action, so that no other run goes on from here.
-    key: String,
-    epoch: u64,
-    step: u64,
-    /// Of the queue.
-    pointer: i64,
-    /// Sum of the losses of the epoch's steps so far.
-    sum: f64,
-    curves: BTreeMap<String, Series>,
-}
+use batches::Batches;
+use checkpoint::Place;
+use monitor::Watch;
+use objective::Objective;
 
-/// Prepared views of one step's pictures: bytes, each view row by row, RGB; pictures in order.
-struct Batch {
-    query: Vec<u8>,
-    key: Vec<u8>,
-    /// The small crops of the first picture, then of the second…
-    small: Vec<u8>,
-}
-
-/// Sides of the views, and how many small ones there are.
-#[derive(Clone, Copy, Debug)]
-struct Sides {
-    large: i64,
-    small: i64,
-    count: i64,
-}
+/// A loss above this many nats explodes: no objective here starts above 20, and MoCo's cannot pass 2/temperature + ln queue.
+const EXPLODED: f64 = 1e4;
 
 /// Runs the step.
 ///
 /// # Errors
-/// A batch larger than the dataset, pictures that cannot be used, a loss that is not finite, cancelled.
+/// A batch larger than the dataset, pictures that cannot be used, labels that are missing, a loss that is not finite,
+/// memory that ran out, cancelled.
 pub fn run(context: &Context) -> Result<Outcome> {
     let params: Params = context.params()?;
     let images = context.images(params.data.digest())?;
@@ -71,229 +55,185 @@ pub fn run(context: &Context) -> Result<Outcome> {
         )
         .into());
     }
-    let monitor = match &params.monitor {
-        Some(Monitor::Knn(knn)) => {
-            let (train, test) = (context.images(knn.train.digest())?, context.images(knn.test.digest())?);
-            Some(Watch { settings: knn, train, test })
-        }
-        None => None,
-    };
+    let labels = objective::labels(&params, &images)?;
+    let watch = Watch::open(context, params.monitor.as_ref())?;
     let pictures = Pictures::check(context, &images)?;
-    Run::start(context, &params, steps, monitor)?.run(&pictures)
-}
-
-/// What the kNN monitor needs.
-struct Watch<'a> {
-    settings: &'a KnnMonitor,
-    train: Images,
-    test: Images,
+    shim::arithmetic(params.precision == Precision::Tf32)?;
+    shim::reset_memory(context.device);
+    advice::on_memory(&params, || Run::start(context, &params, steps, labels, watch)?.run(&pictures))
 }
 
 /// A running pretraining.
 struct Run<'a> {
     context: &'a Context<'a>,
     params: &'a Params,
-    settings: Settings,
+    /// Steps of an epoch.
     steps: u64,
-    watch: Option<Watch<'a>>,
-    moco: Moco,
+    watch: Option<Watch>,
+    objective: Objective,
     sgd: Sgd,
     place: Place,
+    /// Learning rate at the start.
     lr: f64,
+    pace: Checkpoints,
+    /// When the last checkpoint was written, or this process began.
+    saved: Instant,
+    /// Where the last checkpoint stands, for messages.
+    last: Option<(u64, u64)>,
+    /// Since when training time counts that is not in the place yet.
+    since: Instant,
 }
 
 impl<'a> Run<'a> {
     /// From the checkpoint in the work folder, else from the beginning.
-    fn start(context: &'a Context<'a>, params: &'a Params, steps: u64, watch: Option<Watch<'a>>) -> Result<Self> {
-        let Contrast::Moco(settings) = params.contrast;
+    fn start(
+        context: &'a Context<'a>,
+        params: &'a Params,
+        steps: u64,
+        labels: Option<objective::Labels>,
+        watch: Option<Watch>,
+    ) -> Result<Self> {
         let Optimizer::Sgd(optimizer) = params.optimizer;
-        let moco = Moco::new(&params.encoder, &settings, params.batch_norm.groups, params.seed, context.device)?;
-        let sgd = Sgd::new(moco.query.store.parameters(), &optimizer);
-        let place = Place { key: context.job.key.clone(), ..Place::default() };
-        let mut run = Self { context, params, settings, steps, watch, moco, sgd, place, lr: optimizer.lr };
-        if run.checkpoint().is_file() {
-            match run.restore() {
-                Ok(true) => {
-                    context.info(format!("going on from epoch {}, step {}", run.place.epoch + 1, run.place.step + 1))
-                }
-                Ok(false) => context.info("the checkpoint belongs to another run; starting from the beginning"),
-                Err(error) => {
-                    context.warn(format!("the checkpoint cannot be used, starting from the beginning: {error}"));
-                    let place = Place { key: context.job.key.clone(), ..Place::default() };
-                    let moco =
-                        Moco::new(&params.encoder, &settings, params.batch_norm.groups, params.seed, context.device)?;
-                    let sgd = Sgd::new(moco.query.store.parameters(), &optimizer);
-                    run = Self { moco, sgd, place, ..run };
-                }
-            }
+        let mut run = Self {
+            context,
+            params,
+            steps,
+            watch,
+            objective: Objective::new(params, labels, context.device)?,
+            sgd: Sgd::new(Vec::new(), &optimizer),
+            place: Place::new(&context.job.key),
+            lr: optimizer.lr,
+            pace: params.checkpoint.unwrap_or_default(),
+            saved: Instant::now(),
+            last: None,
+            since: Instant::now(),
+        };
+        run.sgd = Sgd::new(run.objective.student().store.parameters(), &optimizer);
+        if let Some(why) = run.resume() {
+            context.warn(format!("{why}; starting from the beginning"));
+            run.objective.restart(params, context.device)?;
+            run.sgd = Sgd::new(run.objective.student().store.parameters(), &optimizer);
+            run.place = Place::new(&context.job.key);
         }
         Ok(run)
     }
 
-    fn checkpoint(&self) -> PathBuf {
-        self.context.job.work_dir.join("checkpoint.safetensors")
-    }
-
-    /// Writes everything that the rest of the run depends on.
-    fn save(&mut self) -> Result<()> {
-        self.place.pointer = self.moco.pointer;
-        let mut tensors = BTreeMap::from([("queue".to_string(), self.moco.queue.shallow_clone())]);
-        if let Some(features) = &self.moco.features {
-            tensors.insert("features".into(), features.shallow_clone());
-        }
-        let parts = [("query", &self.moco.query.store), ("key", &self.moco.key.store)];
-        for (part, store) in parts {
-            tensors.extend(store.tensors().iter().map(|(name, tensor)| (format!("{part}/{name}"), tensor.detach())));
-        }
-        let momenta = self.sgd.state().iter();
-        tensors.extend(momenta.map(|(name, tensor)| (format!("momentum/{name}"), tensor.shallow_clone())));
-        let header = serde_json::to_string(&self.place).map_err(|error| error.to_string())?;
-        store::write_atomic(&self.checkpoint(), &store::encode(&tensors, Some(&header))?)
-    }
-
-    /// Takes a checkpoint; false if it is another run's.
-    fn restore(&mut self) -> Result<bool> {
-        let (tensors, header) = store::read(&self.checkpoint())?;
-        let header = header.ok_or("it does not say where it stands")?;
-        let place: Place = serde_json::from_str(&header).map_err(|error| error.to_string())?;
-        if place.key != self.place.key {
-            return Ok(false);
-        }
-        let (mut query, mut key, mut momenta) = (Store::default(), Store::default(), BTreeMap::new());
-        for (name, tensor) in tensors {
-            match name.split_once('/') {
-                Some(("query", name)) => query.insert(name, tensor),
-                Some(("key", name)) => key.insert(name, tensor),
-                Some(("momentum", name)) => {
-                    momenta.insert(name.to_string(), tensor);
-                }
-                _ => {
-                    let to = if name == "features" { self.moco.features.as_mut() } else { Some(&mut self.moco.queue) };
-                    tch::no_grad(|| to.map(|to| to.f_copy_(&tensor)).transpose())?;
-                }
-            }
-        }
-        self.moco.query.store.assign(&query)?;
-        self.moco.key.store.assign(&key)?;
-        self.sgd.restore(momenta)?;
-        self.moco.pointer = place.pointer;
-        self.place = place;
-        Ok(true)
-    }
-
     fn run(mut self, pictures: &Pictures) -> Result<Outcome> {
         let (context, params, steps) = (self.context, self.params, self.steps);
-        let (recipe, sides) = recipe(params);
-        let start = Instant::now();
-        let mut watching = Duration::ZERO;
+        self.since = Instant::now();
         if self.place.step == steps {
-            watching += self.close_epoch(params.schedule.rate(self.lr, self.place.epoch, params.epochs))?;
+            self.close_epoch(params.schedule.rate(self.lr, self.place.epoch, params.epochs))?;
         }
         let first = self.place.epoch * steps + self.place.step;
         let total = params.epochs * steps;
-
-        let items: Vec<u64> = (first..total).collect();
-        let (source, seed, batch) = (pictures.clone(), params.seed, params.batch as usize);
-        // A thread prepares a whole batch; one batch waits while the next ones are being made.
-        let mut batches =
-            ordered(context.threads(), 1, items, move |at| load(&source, &recipe, seed, at / steps, at % steps, batch));
+        let interval = Duration::try_from_secs_f64(self.pace.interval.0).unwrap_or(Duration::MAX);
+        let mut batches = Batches::new(pictures, params, steps, first, context.threads());
 
         for at in first..total {
             let (epoch, step) = (at / steps, at % steps);
             if context.cancelled() {
-                self.save()?;
+                self.save_now()?;
                 return Err(Error::Cancelled);
             }
-            let views = batches.next().ok_or("the loading threads ended early")???;
+            let batch = batches.next()?;
             let lr = params.schedule.rate(self.lr, epoch, params.epochs);
-            let loss = self.step(&views, sides, epoch, step, lr)?;
-            if !loss.is_finite() {
-                return Err(format!(
-                    "the loss is not finite in epoch {} at step {} (learning rate {lr}); lower `optimizer.lr` \
-                     or raise `contrast.moco.temperature`",
-                    epoch + 1,
-                    step + 1
-                )
-                .into());
+            let loss = self.objective.step(params, &batch, &mut self.sgd, epoch, step, lr)?;
+            if !loss.is_finite() || loss > EXPLODED {
+                return Err(self.diverged(&format!("the loss is {loss}"), epoch, step, lr));
             }
             self.place.sum += loss;
             self.place.step = step + 1;
             let stage = format!("epoch {}/{}", epoch + 1, params.epochs);
             context.progress(&stage, (at + 1) * params.batch, total * params.batch, "pictures");
             if step + 1 == steps {
-                watching += self.close_epoch(lr)?;
+                self.close_epoch(lr)?;
+            } else if self.saved.elapsed() >= interval {
+                self.save_or_warn(lr)?;
             }
         }
+        self.outcome(total - first)
+    }
 
-        let seconds = (start.elapsed() - watching).as_secs_f64();
-        let seen = params.epochs * steps * params.batch;
-        let pixels = 2 * sides.large * sides.large + sides.count * sides.small * sides.small;
-        let encoder = self.encoder()?;
+    fn outcome(mut self, steps_now: u64) -> Result<Outcome> {
+        self.count_time();
+        let (context, params) = (self.context, self.params);
+        let seen = params.epochs * self.steps * params.batch;
+        let (pixels, flops) = objective::cost(params, self.objective.classes());
+        let mut outputs = self.kept()?;
+        let encoder = self.encoder()?.encode()?;
+        outputs.insert("encoder".into(), context.write("encoder.safetensors", "encoder", &encoder)?);
         let final_loss = self.place.curves.get("loss").and_then(|curve| curve.y.last().copied()).unwrap_or(f64::NAN);
+        let mut provenance = provenance(context, steps_now * params.batch, self.place.now);
+        let achieved = device::achieved(params.precision, context.device)?;
+        provenance.insert("precision".into(), json!({ "requested": params.precision, "achieved": achieved }));
+        if let Some(bytes) = shim::peak_memory(context.device) {
+            provenance.insert("peak_gpu_memory_bytes".into(), json!(bytes));
+        }
         Ok(Outcome {
-            outputs: BTreeMap::from([(
-                "encoder".into(),
-                context.write("encoder.safetensors", "encoder", &encoder.encode()?)?,
-            )]),
+            outputs,
             metrics: BTreeMap::from([
                 ("final_loss".into(), final_loss),
-                ("steps".into(), (params.epochs * steps) as f64),
+                ("steps".into(), (params.epochs * self.steps) as f64),
                 ("pictures".into(), seen as f64),
                 ("pixels".into(), seen as f64 * pixels as f64),
+                ("flops".into(), flops * (self.steps * params.batch) as f64),
+                ("device_hours".into(), self.place.seconds / 3600.0),
             ]),
             series: self.place.curves,
-            provenance: provenance(context, (total - first) * params.batch, seconds),
+            provenance,
         })
     }
 
-    /// After an epoch's last step: what is watched, the curves, the checkpoint. The time that watching took.
-    fn close_epoch(&mut self, lr: f64) -> Result<Duration> {
-        let (epoch, look) = (self.place.epoch, Instant::now());
-        match self.watch(epoch) {
+    /// After an epoch's last step: what is watched, the curves, the encoder if it is to stay, the checkpoint.
+    fn close_epoch(&mut self, lr: f64) -> Result<()> {
+        let epoch = self.place.epoch;
+        self.count_time();
+        match self.look(epoch) {
             Err(Error::Cancelled) => {
                 // The epoch stays open, so that the next run looks at it.
-                self.save()?;
+                self.save_now()?;
                 return Err(Error::Cancelled);
             }
             other => other?,
         }
-        let watched = look.elapsed();
+        // Watching is not training.
+        self.since = Instant::now();
         self.point("loss", epoch, self.place.sum / self.steps as f64);
         self.point("lr", epoch, lr);
         self.place = Place { epoch: epoch + 1, step: 0, sum: 0.0, ..std::mem::take(&mut self.place) };
-        self.save()?;
-        Ok(watched)
+        let kept = self.keep(epoch + 1, lr)?;
+        // A kept encoder belongs to a checkpoint that is past it.
+        if kept || (epoch + 1).is_multiple_of(self.pace.epochs) || epoch + 1 == self.params.epochs {
+            self.save_or_warn(lr)?;
+        }
+        Ok(())
     }
 
-    /// One step of the objective. Its loss.
-    fn step(&mut self, batch: &Batch, sides: Sides, epoch: u64, step: u64, lr: f64) -> Result<f64> {
-        let count = self.params.batch as i64;
-        let small = match sides.count {
-            0 => None,
-            each => Some(self.tensor(&batch.small, count * each, sides.small)?),
-        };
-        let sample = Sample {
-            query: self.tensor(&batch.query, count, sides.large)?,
-            key: self.tensor(&batch.key, count, sides.large)?,
-            small,
-        };
-        let order = |purpose| {
-            let order = seed::permutation(self.params.seed, purpose, epoch, step, count as usize);
-            order.into_iter().map(|index| index as i64).collect::<Vec<i64>>()
-        };
-        let shuffles = [order("shuffle"), order("shuffle back")];
-        let neighbours = self.settings.neighbours.is_some_and(|neighbours| epoch >= neighbours.warmup);
-        let turn = Turn { lr, shuffles: [&shuffles[0], &shuffles[1]], neighbours };
-        self.moco.learn(&sample, &mut self.sgd, turn)
+    /// Adds the training time since the last call to the place.
+    fn count_time(&mut self) {
+        let seconds = self.since.elapsed().as_secs_f64();
+        self.place.seconds += seconds;
+        self.place.now += seconds;
+        self.since = Instant::now();
     }
 
-    /// Bytes of `count` square views as a normalised tensor [count, 3, side, side], its channels last in memory.
-    fn tensor(&self, bytes: &[u8], count: i64, side: i64) -> Result<Tensor> {
-        let (mean, std) = (self.params.normalise.mean, self.params.normalise.std);
-        let row = |values: [f64; 3]| Tensor::from_slice(&values.map(|v| v as f32)).to_device(self.context.device);
-        let bytes = Tensor::f_from_data_size(bytes, &[count, side, side, 3], Kind::Uint8)?;
-        let unit = bytes.f_to_device(self.context.device)?.to_kind(Kind::Float) / 255.0;
-        Ok(((unit - row(mean)) / row(std)).permute([0, 3, 1, 2]))
+    /// What to say when training went wrong.
+    fn diverged(&self, what: &str, epoch: u64, step: u64, lr: f64) -> Error {
+        let good = match self.last {
+            Some((epoch, step)) => {
+                let path = self.context.job.work_dir.join(checkpoint::FILE);
+                format!("the last good checkpoint (epoch {}, step {}) is `{}`", epoch + 1, step + 1, path.display())
+            }
+            None => "there is no checkpoint yet".into(),
+        };
+        let temperature = if self.objective.classes() == 0 { " or raise `contrast.moco.temperature`" } else { "" };
+        let kind = if what.contains("NaN") || what.contains("inf") { "not finite" } else { "exploding" };
+        format!(
+            "the training is {kind} in epoch {} at step {} (learning rate {lr}): {what}; {good}; lower `optimizer.lr`{temperature}",
+            epoch + 1,
+            step + 1
+        )
+        .into()
     }
 
     fn point(&mut self, name: &str, epoch: u64, value: f64) {
@@ -307,91 +247,23 @@ impl<'a> Run<'a> {
         self.context.metric(name, (epoch + 1) as f64, value);
     }
 
-    /// The query encoder as it is now, with storage of its own.
+    /// The encoder as it is now, with storage of its own.
     fn encoder(&self) -> Result<Encoder> {
         let normalise = self.params.normalise;
-        Encoder::network(self.params.encoder, normalise.mean, normalise.std, self.moco.query.store.deep_copy())
+        let store = self.objective.student().store.deep_copy();
+        Encoder::network(self.params.encoder, normalise.mean, normalise.std, store)
     }
 
-    /// Looks at the kNN accuracy of a copy in eval mode; the run itself does not notice.
-    fn watch(&mut self, epoch: u64) -> Result<()> {
-        let Some(watch) = &self.watch else { return Ok(()) };
-        let settings = watch.settings;
-        let last = epoch + 1 == self.params.epochs;
-        if !last && !(epoch + 1).is_multiple_of(settings.every) {
-            return Ok(());
-        }
-        let task = knn::Task {
-            train: &watch.train,
-            test: &watch.test,
-            k: usize::try_from(settings.k).unwrap_or(usize::MAX),
-            temperature: settings.temperature,
-            features: settings.features,
-            transform: settings.transform,
-        };
-        let answer = knn::answer(self.context, &self.encoder()?, &task, |_| ())?;
-        let (top1, _) = accuracy(&answer.votes, &answer.truth);
-        self.point("knn_top1", epoch, top1);
-        Ok(())
-    }
-}
-
-/// The views of a step, by the order of its epoch.
-fn load(pictures: &Pictures, recipe: &Recipe, seed: u64, epoch: u64, step: u64, batch: usize) -> Result<Batch> {
-    let order = seed::permutation(seed, "order", epoch, 0, pictures.len());
-    let mut out = Batch { query: Vec::new(), key: Vec::new(), small: Vec::new() };
-    for &index in &order[step as usize * batch..(step as usize + 1) * batch] {
-        let picture = pictures.get(index)?;
-        let key = ViewKey { seed, epoch, picture: index as u64 };
-        for (at, view) in views(&picture, recipe, key).into_iter().enumerate() {
-            let place = match at {
-                0 => &mut out.query,
-                1 => &mut out.key,
-                _ => &mut out.small,
-            };
-            if place.is_empty() {
-                place.reserve_exact(view.data.len() * batch * if at > 1 { recipe.crops.len() - 2 } else { 1 });
+    /// Makes sure that every weight is a number before anything is kept of them.
+    fn healthy(&self, lr: f64) -> Result<()> {
+        let parameters = self.objective.student().store.parameters();
+        match parameters.iter().find(|(_, tensor)| !finite(tensor)) {
+            None => Ok(()),
+            Some((name, _)) => {
+                let step = self.place.step.checked_sub(1).unwrap_or(self.steps - 1);
+                let epoch = if self.place.step == 0 { self.place.epoch.saturating_sub(1) } else { self.place.epoch };
+                Err(self.diverged(&format!("`{name}` holds NaN or infinity"), epoch, step, lr))
             }
-            place.extend_from_slice(&view.data);
         }
     }
-    Ok(out)
-}
-
-/// The crops and augmentation of the parameters.
-fn recipe(params: &Params) -> (Recipe, Sides) {
-    let (crops, sides) = match &params.views {
-        Views::TwoCrops(two) => {
-            let crop = Crop { size: two.size as usize, scale: two.scale.ends(), ratio: two.ratio.ends(), inside: None };
-            (vec![crop.clone(), crop], Sides { large: two.size as i64, small: 0, count: 0 })
-        }
-        Views::MultiCrop(multi) => {
-            let (large, small) = (multi.large, multi.small);
-            let crop =
-                Crop { size: large.size as usize, scale: large.scale.ends(), ratio: large.ratio.ends(), inside: None };
-            let inside = multi.constrained.then_some(Constraint {
-                crop: 1,
-                min_overlap: multi.overlap,
-                max_tries: multi.max_tries as usize,
-            });
-            let tiny = Crop { size: small.size as usize, scale: small.scale.ends(), ratio: small.ratio.ends(), inside };
-            let mut crops = vec![crop.clone(), crop];
-            crops.extend(std::iter::repeat_n(tiny, small.count as usize));
-            (crops, Sides { large: large.size as i64, small: small.size as i64, count: small.count as i64 })
-        }
-    };
-    let transform::Augment { jitter, grayscale, blur, flip } = params.augment;
-    let augment = Augment {
-        jitter: Some(Jitter {
-            probability: jitter.probability,
-            brightness: jitter.brightness,
-            contrast: jitter.contrast,
-            saturation: jitter.saturation,
-            hue: jitter.hue,
-        }),
-        grayscale,
-        blur: Some(Blur { probability: blur.probability, sigma: blur.sigma.ends() }),
-        flip,
-    };
-    (Recipe { crops, augment }, sides)
 }

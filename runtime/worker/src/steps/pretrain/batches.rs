@@ -1,0 +1,206 @@
+//! The views of each step, prepared ahead on threads in a fixed order.
+
+use harness_protocol::steps::pretrain::{Contrast, Pretrain as Params};
+use harness_protocol::transform::{self, Views};
+use harness_views::loader::{Ordered, ordered_from};
+use harness_views::{Augment, Blur, Constraint, Crop, Jitter, Recipe, ViewKey, views};
+
+use crate::data::Pictures;
+use crate::error::{Error, Result};
+use crate::model::cost::Sides;
+use crate::seed;
+
+/// Prepared views of one step's pictures: bytes, each view row by row, RGB; pictures in order.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Which pictures.
+    pub pictures: Vec<usize>,
+    /// The first large crop of each.
+    pub query: Vec<u8>,
+    /// The second one; none where labels are learned from.
+    pub key: Vec<u8>,
+    /// The small crops of the first picture, then of the second…
+    pub small: Vec<u8>,
+}
+
+/// Pictures that a thread prepares at a time: few enough that all threads work on the next batch.
+const CHUNK: usize = 8;
+
+/// Batches in the order of the steps. Three at most are in memory: one that waits, one being put together, one in parts.
+pub struct Batches {
+    ready: Ordered<Result<Batch>>,
+}
+
+impl Batches {
+    /// From step `first` (counted over all epochs of `steps` steps) to the end.
+    pub fn new(pictures: &Pictures, params: &Params, steps: u64, first: u64, threads: usize) -> Self {
+        let (recipe, sides) = recipe(params);
+        let (seed, batch, total) = (params.seed, params.batch as usize, params.epochs * steps);
+        let source = pictures.clone();
+        let load = move |pieces: Vec<(u64, usize)>| -> Result<Batch> {
+            let mut out = Batch::default();
+            for (epoch, index) in pieces {
+                let picture = source.get(index)?;
+                out.pictures.push(index);
+                let key = ViewKey { seed, epoch, picture: index as u64 };
+                for (at, view) in views(&picture, &recipe, key).into_iter().enumerate() {
+                    [&mut out.query, &mut out.key, &mut out.small][at.min(2)].extend_from_slice(&view.data);
+                }
+            }
+            Ok(out)
+        };
+        let ahead = batch.div_ceil(CHUNK) + threads;
+        let chunks = ordered_from(threads, ahead, Chunks::new(seed, pictures.len(), batch, steps, first..total), load);
+        let bytes = [sides.large * sides.large, sides.large * sides.large, sides.count * sides.small * sides.small];
+        let bytes = bytes.map(|pixels| 3 * pixels as usize * batch);
+        // On a thread of its own, so that whoever trains never waits for copies.
+        Self { ready: ordered_from(1, 1, Joined { chunks, batch, bytes }, |batch| batch) }
+    }
+
+    /// The next step's views.
+    ///
+    /// # Errors
+    /// A picture that is not the one any more that was looked at.
+    pub fn next(&mut self) -> Result<Batch> {
+        self.ready.next().ok_or("the loading threads ended early")??
+    }
+}
+
+/// Pictures of each step in pieces: epoch and index of each.
+struct Chunks {
+    seed: u64,
+    count: usize,
+    batch: usize,
+    steps: u64,
+    at: u64,
+    end: u64,
+    place: usize,
+    order: Vec<usize>,
+    epoch: Option<u64>,
+}
+
+impl Chunks {
+    fn new(seed: u64, count: usize, batch: usize, steps: u64, range: std::ops::Range<u64>) -> Self {
+        Self { seed, count, batch, steps, at: range.start, end: range.end, place: 0, order: Vec::new(), epoch: None }
+    }
+}
+
+impl Iterator for Chunks {
+    type Item = Vec<(u64, usize)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.at == self.end {
+            return None;
+        }
+        let (epoch, step) = (self.at / self.steps, (self.at % self.steps) as usize);
+        if self.epoch != Some(epoch) {
+            self.order = seed::permutation(self.seed, "order", epoch, 0, self.count);
+            self.epoch = Some(epoch);
+        }
+        let start = step * self.batch;
+        let end = (self.place + CHUNK).min(self.batch);
+        let piece = self.order[start + self.place..start + end].iter().map(|&index| (epoch, index)).collect();
+        self.place = end;
+        if end == self.batch {
+            (self.at, self.place) = (self.at + 1, 0);
+        }
+        Some(piece)
+    }
+}
+
+/// Pieces put together to batches.
+struct Joined {
+    chunks: Ordered<Result<Batch>>,
+    batch: usize,
+    bytes: [usize; 3],
+}
+
+impl Iterator for Joined {
+    type Item = Result<Batch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut out = Batch::default();
+        while out.pictures.len() < self.batch {
+            let piece = match self.chunks.next()? {
+                Ok(Ok(piece)) => piece,
+                Ok(Err(error)) => return Some(Err(error)),
+                Err(panic) => return Some(Err(Error::Step(panic))),
+            };
+            if out.pictures.is_empty() {
+                let [query, key, small] = self.bytes.map(Vec::with_capacity);
+                out = Batch { pictures: Vec::with_capacity(self.batch), query, key, small };
+            }
+            out.pictures.extend(piece.pictures);
+            out.query.extend_from_slice(&piece.query);
+            out.key.extend_from_slice(&piece.key);
+            out.small.extend_from_slice(&piece.small);
+        }
+        Some(Ok(out))
+    }
+}
+
+/// Sides of the views that the parameters ask for.
+pub fn sides(params: &Params) -> Sides {
+    recipe(params).1
+}
+
+/// The crops and augmentation of the parameters.
+fn recipe(params: &Params) -> (Recipe, Sides) {
+    let (mut crops, sides) = match &params.views {
+        Views::TwoCrops(two) => {
+            let crop = Crop { size: two.size as usize, scale: two.scale.ends(), ratio: two.ratio.ends(), inside: None };
+            (vec![crop.clone(), crop], Sides { large: two.size as i64, small: 0, count: 0 })
+        }
+        Views::MultiCrop(multi) => {
+            let (large, small) = (multi.large, multi.small);
+            let crop =
+                Crop { size: large.size as usize, scale: large.scale.ends(), ratio: large.ratio.ends(), inside: None };
+            let inside = multi.constrained.then_some(Constraint {
+                crop: 1,
+                min_overlap: multi.overlap,
+                max_tries: multi.max_tries as usize,
+            });
+            let tiny = Crop { size: small.size as usize, scale: small.scale.ends(), ratio: small.ratio.ends(), inside };
+            let mut crops = vec![crop.clone(), crop];
+            crops.extend(std::iter::repeat_n(tiny, small.count as usize));
+            (crops, Sides { large: large.size as i64, small: small.size as i64, count: small.count as i64 })
+        }
+    };
+    // Labels are learned from one view, the one that would be the query.
+    if matches!(params.contrast, Contrast::Supervised(_)) {
+        crops.truncate(1);
+    }
+    let transform::Augment { jitter, grayscale, blur, flip } = params.augment;
+    let augment = Augment {
+        jitter: Some(Jitter {
+            probability: jitter.probability,
+            brightness: jitter.brightness,
+            contrast: jitter.contrast,
+            saturation: jitter.saturation,
+            hue: jitter.hue,
+        }),
+        grayscale,
+        blur: Some(Blur { probability: blur.probability, sigma: blur.sigma.ends() }),
+        flip,
+    };
+    (Recipe { crops, augment }, sides)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_the_steps_of_each_epochs_order() {
+        // 23 pictures, batches of 11: two steps an epoch, one picture left out of each; from the second step on.
+        let pieces: Vec<Vec<(u64, usize)>> = Chunks::new(5, 23, 11, 2, 1..6).collect();
+        assert_eq!(pieces.iter().map(Vec::len).collect::<Vec<_>>(), [8, 3, 8, 3, 8, 3, 8, 3, 8, 3]);
+        let flat: Vec<(u64, usize)> = pieces.concat();
+        for at in 1..6u64 {
+            let (epoch, step) = (at / 2, (at % 2) as usize);
+            let order = seed::permutation(5, "order", epoch, 0, 23);
+            let wanted: Vec<(u64, usize)> = order[step * 11..step * 11 + 11].iter().map(|&i| (epoch, i)).collect();
+            assert_eq!(flat[(at as usize - 1) * 11..at as usize * 11], wanted);
+        }
+    }
+}
