@@ -12,9 +12,10 @@ use crate::Digest;
 use crate::error::{Context, Error};
 use crate::files;
 use crate::index::{Index, Opened, Table};
+use crate::sync::Unsynced;
 
 /// What VERSION says. Raised when a program of before could misread the folder.
-const VERSION: &str = "harness-cache 1";
+const VERSION: &str = "harness-cache 2";
 
 const FOLDERS: [&str; 6] = ["blobs", "records", "leases", "work", "tmp", "quarantine"];
 
@@ -37,6 +38,7 @@ struct Inner {
     /// Stands in for the index where that is not to be had; lives as long as this process.
     memory: Mutex<Memory>,
     notices: Mutex<Vec<String>>,
+    unsynced: Unsynced,
 }
 
 impl Cache {
@@ -90,6 +92,7 @@ impl Cache {
             index: OnceLock::new(),
             memory: Mutex::default(),
             notices: Mutex::default(),
+            unsynced: Unsynced::default(),
         };
         Ok(Cache { inner: Arc::new(inner) })
     }
@@ -156,7 +159,7 @@ impl Cache {
     }
 
     /// Writes the index to disk. Only speed depends on it; it also happens twice a second, and at the end of the
-    /// last clone.
+    /// last clone. For results see [`Cache::commit`].
     pub fn flush(&self) {
         if let Some(Some(index)) = self.inner.index.get() {
             index.flush();
@@ -172,6 +175,10 @@ impl Cache {
         if !notices.contains(&notice) {
             notices.push(notice);
         }
+    }
+
+    pub(crate) fn unsynced(&self) -> &Unsynced {
+        &self.inner.unsynced
     }
 
     pub(crate) fn opened(&self) -> SystemTime {
@@ -238,6 +245,13 @@ impl Cache {
     }
 }
 
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Whoever reports something as stored commits before; this is for those who only ever store.
+        let _ = self.unsynced.commit(&self.dir);
+    }
+}
+
 impl std::fmt::Debug for Cache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Cache").field("dir", &self.inner.dir).finish_non_exhaustive()
@@ -245,7 +259,7 @@ impl std::fmt::Debug for Cache {
 }
 
 /// No holder of these locks leaves a value half changed, so a panic elsewhere is no reason to stop.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -12,15 +12,14 @@ pub(crate) fn sync_folder(folder: &Path) -> Result<(), Error> {
     File::open(folder).and_then(|file| file.sync_all()).at("write the folder", folder)
 }
 
-/// Creates the subfolder of `parent` that holds names starting like `name`, durably.
-pub(crate) fn shard(parent: &Path, name: &str) -> Result<PathBuf, Error> {
+/// Creates the subfolder of `parent` that holds names starting like `name`; with whether it is new.
+pub(crate) fn shard(parent: &Path, name: &str) -> Result<(PathBuf, bool), Error> {
     let folder = parent.join(&name[..2]);
     match fs::create_dir(&folder) {
-        Ok(()) => sync_folder(parent)?,
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(Error::io("create the folder", &folder, error)),
+        Ok(()) => Ok((folder, true)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok((folder, false)),
+        Err(error) => Err(Error::io("create the folder", &folder, error)),
     }
-    Ok(folder)
 }
 
 /// Makes a file read-only for everybody.

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use crate::Digest;
 use crate::cache::Cache;
@@ -39,6 +39,20 @@ impl Drop for Lease {
 }
 
 impl Cache {
+    /// Whether somebody holds the lease of a key; answers without looking into the file.
+    ///
+    /// # Errors
+    /// The file system refuses the lock file.
+    pub fn is_leased(&self, key: &Digest) -> Result<bool, Error> {
+        let path = self.lease_path(key);
+        let Some(lock) = present(File::open(&path)).at("read the lease", &path)? else { return Ok(false) };
+        match lock.try_lock_shared() {
+            Ok(()) => Ok(false),
+            Err(TryLockError::WouldBlock) => Ok(true),
+            Err(TryLockError::Error(error)) => Err(Error::io("lock the lease", &path, error)),
+        }
+    }
+
     /// Takes the lease of a key; `None` while somebody else, in this process or another, holds it.
     ///
     /// # Errors
@@ -109,6 +123,6 @@ impl Cache {
 
 fn introduction() -> String {
     let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    format!("process {} on {}, since {since} (seconds since 1970)", std::process::id(), host.trim())
+    let since = jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M:%S UTC");
+    format!("process {} on {}, since {since}", std::process::id(), host.trim())
 }

@@ -16,6 +16,7 @@
 //! let mut record = Record::new(key);
 //! record.log = Some(digest);
 //! cache.append(&record)?;
+//! cache.commit()?;
 //! drop(lease);
 //! assert_eq!(cache.record(&record.digest)?, Some(record));
 //! # Ok(())
@@ -23,7 +24,6 @@
 //! ```
 
 mod cache;
-mod digest;
 mod error;
 mod files;
 mod gc;
@@ -34,13 +34,15 @@ mod log;
 mod record;
 mod stamp;
 mod store;
+mod sync;
 mod verify;
 
 pub use cache::Cache;
-pub use digest::{Digest, NotADigest};
 pub use error::Error;
 pub use gc::Freed;
+pub use harness_digest::{CHUNK, Digest, Hasher, NotADigest};
 pub use key::{ActionKey, Difference, KEY_FORMAT, canonical_json};
 pub use lease::Lease;
 pub use record::{Output, RECORD_FORMAT, Record, Series};
+pub use stamp::Look;
 pub use verify::{Missing, Report, Stat};

@@ -1,7 +1,7 @@
 //! Record logs: one append-only file per key, one line per record, newest last.
 //!
-//! A line is `{"sha256":"<of the record's bytes>","record":{…}}`. Appending is a single write under the log's lock,
-//! then an fsync. A line that was cut off by a crash ends without a line feed; the next append starts a new line.
+//! A line is `{"sha256":"<of the record's bytes>","record":{…}}`. Appending is a single write under the log's lock;
+//! the next commit syncs it. A line that was cut off by a crash ends without a line feed; the next append starts a new line.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use crate::cache::Cache;
 use crate::error::{Context, Error};
-use crate::files::{present, shard, sync_folder};
+use crate::files::{present, shard};
 use crate::index::Table;
 use crate::record::RECORD_FORMAT;
 use crate::stamp::Stamp;
@@ -73,8 +73,8 @@ impl Cache {
         Ok(log.into_iter().flat_map(|log| log.records).map(|(record, _)| record).collect())
     }
 
-    /// Adds a record; from now on it is the newest of its key. On disk when this returns. Store the blobs it names
-    /// before: a record is the last thing that a finished action writes.
+    /// Adds a record; from now on it is the newest of its key, and after the next [`Cache::commit`] it outlives a power
+    /// cut. Store the blobs it names before: a record is the last thing that a finished action writes.
     ///
     /// # Errors
     /// [`Error::ForeignDigest`] when the record's digest is not its key's; or the log cannot be written.
@@ -85,7 +85,8 @@ impl Cache {
             return Err(Error::ForeignDigest { kind: record.key.kind.clone(), claimed: key, computed });
         }
         let line = print(record)?;
-        let folder = shard(&self.dir().join("records"), &key.to_string())?;
+        let parent = self.dir().join("records");
+        let (folder, new_folder) = shard(&parent, &key.to_string())?;
         let path = self.log_path(&key);
         let action = "append a record to";
         let is_new = !path.exists();
@@ -97,10 +98,14 @@ impl Cache {
         }
         bytes.extend_from_slice(&line);
         bytes.push(b'\n');
-        file.write_all(&bytes).and_then(|()| file.sync_all()).at(action, &path)?;
+        file.write_all(&bytes).at(action, &path)?;
         let stamp = Stamp::of(&file.metadata().at(action, &path)?);
+        self.unsynced().add(path);
         if is_new {
-            sync_folder(&folder)?;
+            self.unsynced().add(folder);
+        }
+        if new_folder {
+            self.unsynced().add(parent);
         }
         self.index_line(&key, stamp, &line);
         Ok(())

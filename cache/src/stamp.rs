@@ -2,7 +2,10 @@
 //!
 //! The rule is that of git's index against "racily clean" entries (git, Documentation/technical/racy-git.txt): a
 //! file that was changed within the clock's grain of being looked at can change again without its times moving, so
-//! only files whose times are clearly older than the look are remembered.
+//! only files whose times are clearly older than the look are remembered. Both times count: the modification time can
+//! be set by hand, the change time cannot. The look is dated by this machine's clock, so a server whose clock is more
+//! than the margin behind can hide a change of the last moments; and a program that writes through a memory map moves
+//! the times only when a page is first touched after being written back.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
@@ -72,6 +75,16 @@ impl Stamp {
         let digest = entry.strip_prefix(self.to_bytes().as_slice())?;
         digest.try_into().ok().map(Digest)
     }
+}
+
+/// A file's digest and the state in which it was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Look {
+    /// The content's digest.
+    pub digest: Digest,
+    pub(crate) stamp: Stamp,
+    /// Whether the state can only stand for this content.
+    pub(crate) settled: bool,
 }
 
 #[cfg(test)]

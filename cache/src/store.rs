@@ -11,12 +11,13 @@ use rayon::prelude::*;
 use crate::Digest;
 use crate::cache::Cache;
 use crate::error::{Context, Error};
-use crate::files::{make_read_only, present, shard, sync_folder};
+use crate::files::{make_read_only, present, shard};
 use crate::index::Table;
-use crate::stamp::Stamp;
+use crate::stamp::{Look, Stamp};
 
 impl Cache {
-    /// Stores bytes; gives their digest and size. On disk when this returns; storing them again costs no space.
+    /// Stores bytes; gives their digest and size. Storing them again costs no space. As everything stored, they outlive
+    /// a power cut after the next [`Cache::commit`].
     ///
     /// # Errors
     /// The store cannot be written.
@@ -69,10 +70,10 @@ impl Cache {
             make_read_only(&file, path)?;
             let digest = self.file_digest(path)?;
             if self.verified(&digest)?.is_none() {
-                file.sync_all().at("write", path)?;
                 let target = self.blob_folder(&digest)?.join(digest.to_string());
                 fs::rename(path, &target).at("move to the cache", path)?;
-                return self.settle(&target).map(|()| (digest, metadata.len()));
+                self.settle(target);
+                return Ok((digest, metadata.len()));
             }
             fs::remove_file(path).at("remove", path)?;
             return Ok((digest, metadata.len()));
@@ -135,22 +136,58 @@ impl Cache {
     /// # Errors
     /// [`Error::NotAFile`]; [`Error::Changed`] when it changes while being read; it cannot be read.
     pub fn file_digest(&self, path: &Path) -> Result<Digest, Error> {
+        Ok(self.look(path)?.digest)
+    }
+
+    /// A file's digest as [`Cache::file_digest`] gives it, with the state it was found in, for [`Cache::unchanged`].
+    ///
+    /// # Errors
+    /// As [`Cache::file_digest`].
+    pub fn look(&self, path: &Path) -> Result<Look, Error> {
         let metadata = regular(path)?;
         if let Some(digest) = self.remembered(&metadata) {
-            return Ok(digest);
+            return Ok(Look { digest, stamp: Stamp::of(&metadata), settled: true });
         }
         let file = File::open(path).at("read", path)?;
         // The look is dated before the reading, and the state is taken on both sides of it.
-        let look = SystemTime::now();
+        let now = SystemTime::now();
         let before = Stamp::of(&file.metadata().at("read", path)?);
-        let digest = Digest::of_reader(&file).at("read", path)?;
+        let found = Digest::of_open(&file);
         if Stamp::of(&file.metadata().at("read", path)?) != before {
             return Err(Error::Changed { path: path.to_owned() });
         }
-        if before.settled(look) {
+        let digest = found.at("read", path)?;
+        let settled = before.settled(now);
+        // Nothing is known for sure of a file that a power cut could still take back.
+        if settled && !self.unsynced().has(path) {
             self.put(Table::Stamps, &before.identity(), &before.entry(&digest));
         }
-        Ok(digest)
+        Ok(Look { digest, stamp: before, settled })
+    }
+
+    /// [`Cache::look`] at many files, on all cores, in the order of `paths`.
+    ///
+    /// # Errors
+    /// That of the first file in the order of `paths` that has one.
+    pub fn looks(&self, paths: &[PathBuf]) -> Result<Vec<Look>, Error> {
+        paths.par_iter().map(|path| self.look(path)).collect::<Vec<_>>().into_iter().collect()
+    }
+
+    /// Whether nobody wrote to a file since a look, be it to write the same bytes, as far as `stat` shows it. Reads it
+    /// only when the look came so soon after the file's last change that a change could hide in the clock's grain.
+    ///
+    /// # Errors
+    /// It is gone, no file any more, or cannot be read.
+    pub fn unchanged(&self, path: &Path, look: &Look) -> Result<bool, Error> {
+        let now = Stamp::of(&regular(path)?);
+        if now != look.stamp || look.settled {
+            return Ok(now == look.stamp);
+        }
+        match self.file_digest(path) {
+            Ok(digest) => Ok(digest == look.digest),
+            Err(Error::Changed { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// [`Cache::file_digest`] of many files on `threads` threads (0: one per core), in the order of `paths`.
@@ -159,12 +196,21 @@ impl Cache {
     /// That of the first file in the order of `paths` that has one.
     pub fn file_digests(&self, paths: &[PathBuf], threads: usize) -> Result<Vec<Digest>, Error> {
         let all = || paths.par_iter().map(|path| self.file_digest(path)).collect::<Vec<_>>();
+        if threads == 0 {
+            return all().into_iter().collect();
+        }
         let results = match rayon::ThreadPoolBuilder::new().num_threads(threads).build() {
             Ok(pool) => pool.install(all),
             // No threads to be had: slower, not wrong.
             Err(_) => paths.iter().map(|path| self.file_digest(path)).collect(),
         };
         results.into_iter().collect()
+    }
+
+    /// The first of some files that somebody wrote to since it was looked at, by its position; one that is gone or
+    /// cannot be read counts as written to. See [`Cache::unchanged`].
+    pub fn first_changed(&self, files: &[(PathBuf, Look)]) -> Option<usize> {
+        files.par_iter().position_first(|(path, look)| !matches!(self.unchanged(path, look), Ok(true)))
     }
 
     pub(crate) fn blob_path(&self, digest: &Digest) -> PathBuf {
@@ -199,21 +245,30 @@ impl Cache {
     }
 
     fn blob_folder(&self, digest: &Digest) -> Result<PathBuf, Error> {
-        shard(&self.dir().join("blobs"), &digest.to_string())
+        let parent = self.dir().join("blobs");
+        let (folder, new) = shard(&parent, &digest.to_string())?;
+        if new {
+            self.unsynced().add(parent);
+        }
+        Ok(folder)
     }
 
-    /// Gives a complete temporary file its name, in the order that survives a power cut.
+    /// Gives a complete temporary file its name.
     fn publish(&self, temporary: tempfile::NamedTempFile, digest: &Digest) -> Result<(), Error> {
         let place = temporary.path().to_owned();
         make_read_only(temporary.as_file(), &place)?;
-        temporary.as_file().sync_all().at("write", &place)?;
         let target = self.blob_folder(digest)?.join(digest.to_string());
         temporary.persist(&target).map_err(|error| Error::io("create", &target, error.error))?;
-        self.settle(&target)
+        self.settle(target);
+        Ok(())
     }
 
-    fn settle(&self, target: &Path) -> Result<(), Error> {
-        target.parent().map_or(Ok(()), sync_folder)
+    /// Leaves a new blob and its folder to the next commit.
+    fn settle(&self, target: PathBuf) {
+        if let Some(folder) = target.parent() {
+            self.unsynced().add(folder.to_owned());
+        }
+        self.unsynced().add(target);
     }
 }
 

@@ -97,20 +97,32 @@ impl Cache {
                 }
             }
         }
-        for key in self.key_list()? {
-            let Some(log) = self.read_log(&key)? else { continue };
-            report.records += log.records.len() as u64;
-            report.damaged += log.damaged.len() as u64;
-            let Some((newest, _)) = log.records.last() else { continue };
+        let logs: Vec<(u64, u64, Vec<Missing>)> =
+            self.key_list()?.into_par_iter().map(|key| self.check_log(key)).collect::<Result<_, Error>>()?;
+        for (records, damaged, missing) in logs {
+            report.records += records;
+            report.damaged += damaged;
+            for Missing { key, output, blob } in &missing {
+                self.note(format!("the record {key} names the blob {blob} as `{output}`, which is not in the store"));
+            }
+            report.missing.extend(missing);
+        }
+        Ok(report)
+    }
+
+    /// Numbers of valid and damaged records of a key, and what its newest one misses.
+    fn check_log(&self, key: Digest) -> Result<(u64, u64, Vec<Missing>), Error> {
+        let Some(log) = self.read_log(&key)? else { return Ok((0, 0, Vec::new())) };
+        let mut missing = Vec::new();
+        if let Some((newest, _)) = log.records.last() {
             let named = newest.outputs.iter().map(|(name, output)| (name.as_str(), output.digest));
             for (name, blob) in named.chain(newest.log.map(|log| ("log", log))) {
                 if self.blob(&blob)?.is_none() {
-                    self.note(format!("the record {key} names the blob {blob} as `{name}`, which is not in the store"));
-                    report.missing.push(Missing { key, output: name.to_owned(), blob });
+                    missing.push(Missing { key, output: name.to_owned(), blob });
                 }
             }
         }
-        Ok(report)
+        Ok((log.records.len() as u64, log.damaged.len() as u64, missing))
     }
 
     /// Empties the index and fills it from the records. The stat table and the facts start empty, so the next look

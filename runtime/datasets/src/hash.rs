@@ -1,14 +1,14 @@
 //! Digests of a tree's files.
 
+use harness_digest::Digest;
 use rayon::prelude::*;
-use sha2::{Digest, Sha256};
 
 use crate::error::Error;
 use crate::tree::Tree;
 
 /// Finds the digests of a tree's files, perhaps from a table of those it has seen before.
 pub trait FileHasher {
-    /// Hexadecimal SHA-256 of the bytes of each path, in the order of `paths`.
+    /// Hexadecimal digest (as `harness-digest` defines it) of the bytes of each path, in the order of `paths`.
     ///
     /// # Errors
     /// A file cannot be read.
@@ -25,17 +25,7 @@ impl FileHasher for ParallelHasher {
     }
 }
 
-/// Hexadecimal SHA-256 of some bytes, 64 characters.
+/// Hexadecimal digest of some bytes as `harness-digest` defines it, 64 characters: their SHA-256 unless they are many.
 pub fn digest(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
-}
-
-/// Lower-case hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    Digest::of_bytes(bytes).to_string()
 }

@@ -4,11 +4,11 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
+use harness_digest::Hasher;
 use harness_protocol::manifest::FileEntry;
-use sha2::{Digest, Sha256};
 
 use crate::error::Error;
-use crate::hash::{digest, hex};
+use crate::hash::digest;
 
 /// A generated file: where it goes and its bytes.
 pub(crate) struct Packed {
@@ -31,7 +31,7 @@ pub(crate) struct Pack<'a> {
 impl<'a> Pack<'a> {
     pub fn create(path: &'a Path) -> Result<Self, Error> {
         let file = File::create(path).map_err(Error::io("write", path))?;
-        Ok(Self { path, tar: tar::Builder::new(Hashed { inner: BufWriter::new(file), hash: Sha256::new() }) })
+        Ok(Self { path, tar: tar::Builder::new(Hashed { inner: BufWriter::new(file), hash: Hasher::default() }) })
     }
 
     pub fn add(&mut self, file: &Packed) -> Result<(), Error> {
@@ -52,14 +52,14 @@ impl<'a> Pack<'a> {
         let write = |e| Error::io("write", self.path)(e);
         let mut hashed = self.tar.into_inner().map_err(write)?;
         hashed.flush().map_err(write)?;
-        Ok(hex(&hashed.hash.finalize()))
+        Ok(hashed.hash.finish().to_string())
     }
 }
 
 /// Hashes what is written through it.
 struct Hashed<W> {
     inner: W,
-    hash: Sha256,
+    hash: Hasher,
 }
 
 impl<W: Write> Write for Hashed<W> {
