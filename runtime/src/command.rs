@@ -1,15 +1,23 @@
 //! Runs `command` steps: any program in a fresh directory, its inputs staged read-only, its environment cleared.
 
 use crate::worker::{Ended, tail};
-use anyhow::Result;
+use anyhow::{Context as _, Result, bail};
+use harness_cache::Digest;
 use harness_protocol::steps::Command as Params;
 use harness_protocol::{Job, Outcome, Produced};
-use std::collections::BTreeMap;
+use serde_json::{Map, Value};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+
+/// The user's files up to this size are staged as copies, larger ones as links. A script that is a copy finds no
+/// neighbours that were not declared.
+const COPIED_UP_TO: u64 = 16 << 20;
 
 /// Finds the program as a shell would, and beside the `.exp` file when the name has a slash.
 pub fn program(name: &str, folder: &Path) -> Option<PathBuf> {
@@ -19,8 +27,172 @@ pub fn program(name: &str, folder: &Path) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join(name)).find(|path| path.is_file())
 }
 
-/// Runs the program to its end. `log` receives its stdout and stderr.
-pub fn run(job: &Job, folder: &Path, log: &Path, cancel: &AtomicBool) -> Result<Outcome, Ended> {
+/// A file that belongs to what a step runs.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Code {
+    /// Its name in the key: its path as the step names it; `#!name` for an interpreter.
+    pub name: String,
+    /// Where it lies.
+    pub place: PathBuf,
+}
+
+/// What a step runs beside its program: what the arguments and the field `code` name, and the interpreter of a script.
+///
+/// # Errors
+/// Something in `code` is not there.
+pub fn code(params: &Map<String, Value>, program: &Path, folder: &Path) -> Result<Vec<Code>> {
+    let texts = |value: Option<&Value>| -> Vec<String> {
+        value.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).map(String::from).collect()
+    };
+    let outputs: BTreeSet<&str> = params
+        .get("outputs")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flat_map(Map::values)
+        .filter_map(|output| output.get("path").and_then(Value::as_str))
+        .collect();
+    let mut found: BTreeMap<String, PathBuf> = BTreeMap::new();
+    let run = texts(params.get("run"));
+    for argument in run.iter().skip(1) {
+        let value = argument.split_once('=').filter(|_| argument.starts_with('-')).map(|(_, value)| value);
+        for name in [Some(argument.as_str()), value].into_iter().flatten() {
+            let place = folder.join(name);
+            let known = Path::new(name).is_absolute() || inside(name).is_some_and(|name| !outputs.contains(name));
+            if known && place.is_file() {
+                found.insert(name.into(), place);
+            }
+        }
+    }
+    for name in texts(params.get("code")) {
+        let place = folder.join(&name);
+        if place.is_dir() {
+            below(&place, &name, &mut found)?;
+        } else if place.is_file() {
+            found.insert(name, place);
+        } else {
+            bail!("`{name}`, named in `code`, is not beside the file ({})", place.display());
+        }
+    }
+    for (name, place) in interpreters(program) {
+        found.insert(format!("#!{name}"), place);
+    }
+    Ok(found.into_iter().map(|(name, place)| Code { name, place }).collect())
+}
+
+/// A relative path that stays below its folder, without a leading `./`.
+fn inside(name: &str) -> Option<&str> {
+    let name = name.strip_prefix("./").unwrap_or(name);
+    let plain = !name.is_empty() && Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
+    plain.then_some(name)
+}
+
+/// Every file below a folder of code, hidden ones and compiled leftovers aside.
+fn below(top: &Path, name: &str, found: &mut BTreeMap<String, PathBuf>) -> Result<()> {
+    let mut open = vec![(top.to_path_buf(), name.trim_end_matches('/').to_string())];
+    while let Some((folder, path)) = open.pop() {
+        let entries = std::fs::read_dir(&folder).with_context(|| format!("{} cannot be read", folder.display()))?;
+        for entry in entries {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().into_string() else {
+                bail!("{} has a name that is not UTF-8; rename it", entry.path().display());
+            };
+            if name.starts_with('.') || name == "__pycache__" {
+                continue;
+            }
+            let path = format!("{path}/{name}");
+            if entry.file_type()?.is_dir() {
+                open.push((entry.path(), path));
+            } else if entry.path().is_file() {
+                found.insert(path, entry.path());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The programs that a script's first line names: the interpreter, and what `env` would start.
+fn interpreters(script: &Path) -> Vec<(String, PathBuf)> {
+    let mut start = Vec::new();
+    let read = std::fs::File::open(script).and_then(|file| file.take(256).read_to_end(&mut start));
+    if read.is_err() || !start.starts_with(b"#!") {
+        return Vec::new();
+    }
+    let line = String::from_utf8_lossy(&start[2..]).lines().next().unwrap_or_default().to_string();
+    let mut words = line.split_whitespace();
+    let Some(first) = words.next() else { return Vec::new() };
+    let mut found = vec![(first.to_string(), PathBuf::from(first))];
+    if first.ends_with("/env")
+        && let Some(name) = words.find(|word| !word.starts_with('-') && !word.contains('='))
+        && let Some(place) = program(name, Path::new("/"))
+    {
+        found.push((name.to_string(), place));
+    }
+    found.retain(|(_, place)| place.is_file());
+    found
+}
+
+/// Whether a step's program is run from a staged copy: scripts beside the `.exp` file, but no machine code, which may
+/// need its neighbours.
+fn staged_program(name: &str, place: &Path) -> bool {
+    let mut start = [0; 2];
+    let read = std::fs::File::open(place).and_then(|mut file| file.read_exact(&mut start));
+    name.contains('/') && inside(name).is_some() && read.is_ok() && start == *b"#!"
+}
+
+/// What the step reads where the user can change it, with the digests of the key: the program, interpreters, and
+/// arguments with absolute paths. What is staged as a copy is safe from changes.
+pub fn watched(params: &Value, folder: &Path) -> Vec<(PathBuf, String)> {
+    let mut files = Vec::new();
+    if let (Some(digest), Some(name)) =
+        (params["program_digest"].as_str(), params.pointer("/run/0").and_then(Value::as_str))
+        && let Some(program) = program(name, folder)
+    {
+        if !staged_program(name, &program) {
+            files.push((program.clone(), digest.to_string()));
+        }
+        let interpreters: BTreeMap<String, PathBuf> = interpreters(&program).into_iter().collect();
+        for (name, digest) in params["code_digests"].as_object().into_iter().flatten() {
+            let place = match name.strip_prefix("#!") {
+                Some(name) => interpreters.get(name).cloned(),
+                None => Some(PathBuf::from(name)).filter(|path| path.is_absolute()),
+            };
+            files.extend(place.zip(digest.as_str().map(String::from)));
+        }
+    }
+    files
+}
+
+/// Puts a file of the user's where the step finds it, and makes sure that it is the one the key was made from.
+fn stage(place: &Path, target: &Path, digest: &str) -> Result<(), String> {
+    let said = |what: &str, error: std::io::Error| format!("{} cannot be {what}: {error}", place.display());
+    if let Some(parent) = target.parent() {
+        std::fs::create_dir_all(parent).map_err(|error| said("staged", error))?;
+    }
+    let metadata = std::fs::metadata(place).map_err(|error| said("read", error))?;
+    if metadata.len() <= COPIED_UP_TO {
+        std::fs::copy(place, target).map_err(|error| said("staged", error))?;
+        let mode = metadata.permissions().mode() & 0o555;
+        std::fs::set_permissions(target, std::fs::Permissions::from_mode(mode)).map_err(|e| said("staged", e))?;
+    } else {
+        std::os::unix::fs::symlink(place, target).map_err(|error| said("staged", error))?;
+    }
+    let found = Digest::of_file(target).map_err(|error| said("read", error))?;
+    if found.to_string() != digest {
+        return Err(format!("{} changed between planning and the start of the step; run it again", place.display()));
+    }
+    Ok(())
+}
+
+/// Runs the program to its end. `log` receives its stdout and stderr. `limit` is the time it may take whatever the step
+/// itself says; `gpu` what `CUDA_VISIBLE_DEVICES` is to say.
+pub fn run(
+    job: &Job,
+    folder: &Path,
+    log: &Path,
+    cancel: &AtomicBool,
+    limit: Option<Duration>,
+    gpu: Option<&str>,
+) -> Result<Outcome, Ended> {
     let failed = |message: String| Ended::Failed(message);
     let params: Params = serde_json::from_value(job.params.clone()).map_err(|e| failed(e.to_string()))?;
     let io = |what: &str, path: &Path, error: std::io::Error| {
@@ -29,9 +201,8 @@ pub fn run(job: &Job, folder: &Path, log: &Path, cancel: &AtomicBool) -> Result<
     let dir = job.out_dir.join("run");
     let staged = dir.join("inputs");
     std::fs::create_dir_all(&staged).map_err(|e| io("created", &staged, e))?;
-    let digests = params.inputs.iter().map(|(name, input)| (name, input.digest()));
-    for (name, digest) in digests.chain(params.files.iter().map(|(name, file)| (name, file.artifact.digest.as_str()))) {
-        let Some(files) = job.inputs.get(digest) else {
+    for (name, input) in &params.inputs {
+        let Some(files) = job.inputs.get(input.digest()) else {
             return Err(failed(format!("the input `{name}` was not staged")));
         };
         let target = staged.join(name);
@@ -39,6 +210,18 @@ pub fn run(job: &Job, folder: &Path, log: &Path, cancel: &AtomicBool) -> Result<
         if let Some(data) = &files.data {
             let target = staged.join(format!("{name}.data"));
             std::os::unix::fs::symlink(&data.path, &target).map_err(|e| io("staged", &target, e))?;
+        }
+    }
+    for (name, file) in &params.files {
+        let digest = &file.artifact.digest;
+        let Some(files) = job.inputs.get(digest) else {
+            return Err(failed(format!("the input `{name}` was not staged")));
+        };
+        stage(&files.file, &staged.join(name), digest).map_err(failed)?;
+    }
+    for (name, digest) in &params.code_digests {
+        if let Some(name) = inside(name).filter(|name| !name.starts_with("#!")) {
+            stage(&folder.join(name), &dir.join(name), digest).map_err(failed)?;
         }
     }
     let fill = |text: &str| -> Result<String, Ended> {
@@ -62,9 +245,14 @@ pub fn run(job: &Job, folder: &Path, log: &Path, cancel: &AtomicBool) -> Result<
             std::fs::create_dir_all(parent).map_err(|e| io("created", parent, e))?;
         }
     }
-    let Some(program) = program(&params.run[0], folder) else {
+    let Some(mut program) = program(&params.run[0], folder) else {
         return Err(failed(format!("the program `{}` is neither on PATH nor beside the file", params.run[0])));
     };
+    if staged_program(&params.run[0], &program) {
+        let target = dir.join(inside(&params.run[0]).unwrap_or(&params.run[0]));
+        stage(&program, &target, &params.program_digest).map_err(failed)?;
+        program = target;
+    }
     let out = std::fs::File::create(log).map_err(|e| io("written", log, e))?;
     let err = out.try_clone().map_err(|e| io("written", log, e))?;
     let mut command = Command::new(&program);
@@ -76,11 +264,16 @@ pub fn run(job: &Job, folder: &Path, log: &Path, cancel: &AtomicBool) -> Result<
     for (name, value) in &params.env {
         command.env(name, fill(value)?);
     }
+    if let Some(gpu) = gpu {
+        command.env("CUDA_VISIBLE_DEVICES", gpu);
+    }
     command.current_dir(&dir).stdin(Stdio::null()).stdout(out).stderr(err).process_group(0);
-    // SAFETY: prctl with plain numbers, async-signal-safe.
+    // SAFETY: prctl and signal with plain numbers, async-signal-safe.
     unsafe {
         command.pre_exec(|| {
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            // `harness` itself goes on without its terminal; what that means to the program is the program's choice.
+            libc::signal(libc::SIGHUP, libc::SIG_DFL);
             Ok(())
         });
     }
@@ -88,18 +281,20 @@ pub fn run(job: &Job, folder: &Path, log: &Path, cancel: &AtomicBool) -> Result<
     let group = -(child.id() as i32);
     let start = Instant::now();
     let mut stopping: Option<(Instant, Ended)> = None;
+    // Short programs are not kept waiting, long ones cost nothing.
+    let mut pause = Duration::from_micros(200);
     let status = loop {
         if let Some(status) = child.try_wait().map_err(|e| failed(e.to_string()))? {
             break status;
         }
-        let timeout = params.timeout.filter(|timeout| start.elapsed().as_secs_f64() > timeout.0);
+        let limits = params.timeout.map(|timeout| timeout.0).into_iter().chain(limit.map(|limit| limit.as_secs_f64()));
+        let timeout = limits.reduce(f64::min).filter(|&most| start.elapsed().as_secs_f64() > most);
         match &stopping {
             None => {
                 let why = match timeout {
-                    Some(timeout) => Some(Ended::Failed(format!(
-                        "`{}` was stopped after its timeout of {} s",
-                        params.run[0], timeout.0
-                    ))),
+                    Some(timeout) => {
+                        Some(Ended::Failed(format!("`{}` was stopped after its timeout of {timeout} s", params.run[0])))
+                    }
                     None if cancel.load(Ordering::Relaxed) => Some(Ended::Cancelled),
                     None => None,
                 };
@@ -115,7 +310,8 @@ pub fn run(job: &Job, folder: &Path, log: &Path, cancel: &AtomicBool) -> Result<
             }
             _ => {}
         }
-        std::thread::sleep(Duration::from_millis(10));
+        std::thread::sleep(pause);
+        pause = (pause * 5 / 4).min(Duration::from_millis(10));
     };
     // Whatever it started and left behind ends with it.
     // SAFETY: as above.

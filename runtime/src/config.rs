@@ -4,6 +4,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// What a `harness.toml` may say.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -21,6 +22,40 @@ struct File {
     worker: Option<PathBuf>,
     /// Where each dataset root lies.
     roots: BTreeMap<String, PathBuf>,
+    /// Memory that running steps may reserve together, such as `"16GiB"`.
+    memory: Option<String>,
+    /// What a step may take.
+    limits: LimitsFile,
+}
+
+/// `[limits]` of a `harness.toml`, and `[limits.KIND]` below it.
+#[derive(Clone, Debug, Default, Deserialize)]
+struct LimitsFile {
+    #[serde(flatten)]
+    every: LimitFile,
+    #[serde(flatten)]
+    kinds: BTreeMap<String, LimitFile>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct LimitFile {
+    /// Longest time, such as `"2h"`.
+    time: Option<String>,
+    /// How often a step that failed is tried again.
+    retries: Option<u32>,
+    /// Memory that it reserves, such as `"6GiB"`.
+    memory: Option<String>,
+}
+
+/// What a step may take. Never part of a key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limit {
+    /// Longest time of one attempt.
+    pub time: Option<Duration>,
+    /// How often a step that failed is tried again.
+    pub retries: u32,
+    /// Memory that it reserves while it runs, in bytes.
+    pub memory: u64,
 }
 
 /// The settled configuration.
@@ -38,10 +73,70 @@ pub struct Config {
     pub worker: Option<PathBuf>,
     /// Where each dataset root lies.
     pub roots: BTreeMap<String, PathBuf>,
+    /// Memory that running steps may reserve together, in bytes.
+    pub memory: Option<u64>,
+    limits: Limits,
     /// The project's `harness.toml`, or where one would be looked for first.
     pub project_file: PathBuf,
     /// The folder of the `.exp` file: plain paths are relative to it.
     pub folder: PathBuf,
+}
+
+/// Limits of every kind, and of those that have their own.
+#[derive(Clone, Debug, Default)]
+struct Limits {
+    every: Limit,
+    kinds: BTreeMap<String, Limit>,
+}
+
+impl Limits {
+    /// The nearer file wins, field by field; what a kind does not say, `[limits]` says.
+    fn of(near: &LimitsFile, far: &LimitsFile) -> Result<Limits> {
+        let settle = |files: [Option<&LimitFile>; 4]| -> Result<Limit> {
+            let first = |get: fn(&LimitFile) -> Option<String>| files.iter().flatten().find_map(|file| get(file));
+            Ok(Limit {
+                time: first(|file| file.time.clone()).map(|text| duration(&text)).transpose()?,
+                retries: files.iter().flatten().find_map(|file| file.retries).unwrap_or(0),
+                memory: first(|file| file.memory.clone()).map(|text| bytes(&text)).transpose()?.unwrap_or(0),
+            })
+        };
+        let mut kinds = BTreeMap::new();
+        for name in near.kinds.keys().chain(far.kinds.keys()) {
+            if harness_protocol::steps::kind(name).is_none() {
+                bail!("[limits.{name}]: there is no kind of step `{name}`; `harness describe` lists them");
+            }
+            let files = [near.kinds.get(name), far.kinds.get(name), Some(&near.every), Some(&far.every)];
+            kinds.insert(name.clone(), settle(files).with_context(|| format!("[limits.{name}]"))?);
+        }
+        let every = settle([Some(&near.every), Some(&far.every), None, None]).context("[limits]")?;
+        Ok(Limits { every, kinds })
+    }
+}
+
+/// A number and its unit.
+fn measure(text: &str, units: &[(&str, f64)], example: &str) -> Result<f64> {
+    let text = text.trim();
+    let at = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.').unwrap_or(text.len());
+    let (number, unit) = (text[..at].parse::<f64>(), text[at..].trim());
+    match (number, units.iter().find(|(name, _)| *name == unit)) {
+        (Ok(number), Some((_, factor))) => Ok(number * factor),
+        _ => {
+            let names: Vec<&str> = units.iter().map(|(name, _)| *name).collect();
+            bail!("`{text}` is not of the form {example}; units are {}", names.join(", "))
+        }
+    }
+}
+
+/// `90s`, `30min`, `2h`, `1d`.
+pub fn duration(text: &str) -> Result<Duration> {
+    let seconds = measure(text, &[("s", 1.0), ("min", 60.0), ("h", 3600.0), ("d", 86_400.0)], "`2h`")?;
+    Ok(Duration::try_from_secs_f64(seconds)?)
+}
+
+/// `500MB`, `16GiB`.
+pub fn bytes(text: &str) -> Result<u64> {
+    let units = [("B", 1.0), ("MB", 1e6), ("GB", 1e9), ("MiB", 1024.0 * 1024.0), ("GiB", 1024.0 * 1024.0 * 1024.0)];
+    Ok(measure(text, &units, "`16GiB`")? as u64)
 }
 
 /// What the command line says over all of it.
@@ -97,6 +192,8 @@ impl Config {
         if threads == 0 || jobs == Some(0) {
             bail!("threads and jobs start at 1");
         }
+        let limits = Limits::of(&near.limits, &far.limits)?;
+        let memory = near.memory.or(far.memory).map(|text| bytes(&text)).transpose().context("memory")?;
         let mut roots = far.roots;
         roots.extend(near.roots);
         Ok(Self {
@@ -118,9 +215,16 @@ impl Config {
                 .unwrap_or("auto".into()),
             worker: env("HARNESS_WORKER").map(PathBuf::from).or(near.worker).or(far.worker),
             roots,
+            memory,
+            limits,
             project_file: project.unwrap_or(folder.join("harness.toml")),
             folder,
         })
+    }
+
+    /// What a step of a kind may take.
+    pub fn limit(&self, kind: &str) -> Limit {
+        self.limits.kinds.get(kind).copied().unwrap_or(self.limits.every)
     }
 
     /// The place on this machine of `@root/path`, or of a plain path beside the `.exp` file.
@@ -139,5 +243,30 @@ impl Config {
             );
         };
         Ok(if path.is_empty() { base.clone() } else { base.join(path) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_settled_field_by_field() {
+        let file = |text: &str| toml::from_str::<File>(text).unwrap().limits;
+        let near = file("[limits]\ntime = \"2h\"\n[limits.pretrain]\nretries = 2\nmemory = \"6GiB\"\n");
+        let far = file("[limits]\nretries = 1\n[limits.pretrain]\ntime = \"1d\"\n");
+        let limits = Limits::of(&near, &far).unwrap();
+        let hour = Duration::from_secs(3600);
+        assert_eq!(limits.every, Limit { time: Some(2 * hour), retries: 1, memory: 0 });
+        assert_eq!(limits.kinds["pretrain"], Limit { time: Some(24 * hour), retries: 2, memory: 6 << 30 });
+    }
+
+    #[test]
+    fn what_is_no_limit_is_refused() {
+        assert!(toml::from_str::<File>("[limits]\ntiem = \"2h\"\n").is_err());
+        let wrong = |text: &str| Limits::of(&toml::from_str::<File>(text).unwrap().limits, &LimitsFile::default());
+        assert!(wrong("[limits.pretrian]\nretries = 1\n").unwrap_err().to_string().contains("`pretrian`"));
+        assert!(format!("{:#}", wrong("[limits]\ntime = \"2 weeks\"\n").unwrap_err()).contains("`2 weeks`"));
+        assert_eq!(bytes("1.5 GB").unwrap(), 1_500_000_000);
     }
 }

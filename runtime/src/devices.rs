@@ -2,9 +2,36 @@
 
 use anyhow::{Result, bail};
 
-/// CUDA devices the driver knows.
-fn cuda_devices() -> usize {
-    std::fs::read_dir("/proc/driver/nvidia/gpus").map(|entries| entries.count()).unwrap_or(0)
+/// What `CUDA_VISIBLE_DEVICES` would call each device that this process may use: the driver's numbers, or what the
+/// variable already allows (a scheduler's choice).
+fn cuda_devices() -> Vec<String> {
+    let there = std::fs::read_dir("/proc/driver/nvidia/gpus").map(|entries| entries.count()).unwrap_or(0);
+    visible(there, std::env::var("CUDA_VISIBLE_DEVICES").ok().as_deref())
+}
+
+/// CUDA itself stops reading at the first entry that names no device.
+fn visible(there: usize, variable: Option<&str>) -> Vec<String> {
+    match variable {
+        None => (0..there).map(|number| number.to_string()).collect(),
+        Some(list) => list
+            .split(',')
+            .map(str::trim)
+            .take_while(|name| match name.parse::<usize>() {
+                Ok(number) => number < there,
+                Err(_) => there > 0 && (name.starts_with("GPU-") || name.starts_with("MIG-")),
+            })
+            .map(String::from)
+            .collect(),
+    }
+}
+
+/// How a slot's processes see its device: what `CUDA_VISIBLE_DEVICES` is to say, and the device's name to them. A
+/// process of the slot `cuda:2` sees that device alone, and so as its `cuda:0`.
+pub fn seen(slot: &str) -> (Option<String>, String) {
+    match slot.strip_prefix("cuda:").and_then(|number| number.parse::<usize>().ok()) {
+        Some(number) => (cuda_devices().get(number).cloned(), "cuda:0".into()),
+        None => (None, slot.into()),
+    }
 }
 
 /// The device of each slot: for CPUs `jobs` times `cpu`, for GPUs one each unless `jobs` says less.
@@ -12,7 +39,7 @@ fn cuda_devices() -> usize {
 /// # Errors
 /// A device that does not exist, or a word that names none.
 pub fn slots(device: &str, jobs: Option<usize>, threads: u32) -> Result<Vec<String>> {
-    let gpus = cuda_devices();
+    let gpus = cuda_devices().len();
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
     let cpus = || vec!["cpu".to_string(); jobs.unwrap_or((cores / threads.max(1) as usize).max(1))];
     let some = |numbers: Vec<usize>| -> Result<Vec<String>> {
@@ -46,6 +73,18 @@ pub fn slots(device: &str, jobs: Option<usize>, threads: u32) -> Result<Vec<Stri
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_schedulers_choice_is_respected() {
+        assert_eq!(visible(2, None), ["0", "1"]);
+        assert_eq!(visible(4, Some("3,1")), ["3", "1"]);
+        assert_eq!(visible(4, Some("1,9,2")), ["1"]);
+        assert_eq!(visible(1, Some("GPU-5a")), ["GPU-5a"]);
+        for none in ["", "-1", "NoDevFiles"] {
+            assert!(visible(4, Some(none)).is_empty(), "{none}");
+        }
+        assert_eq!(seen("cpu"), (None, "cpu".into()));
+    }
 
     #[test]
     fn words_that_name_no_device_are_refused() {

@@ -1,29 +1,32 @@
-//! Inputs are looked at again when a step ends: one that changed meanwhile makes the result void, because nobody can
-//! tell which of its contents the step read.
+//! Inputs are looked at again when a step ends: one that was written to meanwhile makes the result void, because nobody
+//! can tell which of its contents the step read.
 
 use crate::action::Action;
 use crate::command;
-use harness_cache::{Cache, Digest};
+use harness_cache::{Cache, Look};
 use harness_protocol::LocationForm;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// What an action's inputs must still contain when it ends.
+/// What an action's inputs must still be when it ends.
 pub struct Inputs {
-    files: Vec<(PathBuf, String)>,
+    /// The user's files: nobody may have written to them, be it to write the same bytes at the end.
+    theirs: Vec<(PathBuf, Look)>,
+    /// Files of the cache, which nobody changes in place: their content counts.
+    ours: Vec<(PathBuf, Look)>,
 }
 
 impl Inputs {
-    /// The files of an action with the digests that its key was made from. Archives of the user's have no digest of
-    /// their own in the key: theirs is taken now.
+    /// Looks at the files of an action, which must have the digests that its key was made from. Archives of the user's
+    /// have no digest of their own in the key: theirs is taken now.
     ///
     /// # Errors
-    /// In words, when a manifest or an archive cannot be read.
+    /// In words, when a file cannot be read or is not any more what the key was made from.
     pub fn of(action: &Action, cache: &Cache, folder: &Path) -> Result<Inputs, String> {
-        let mut files = Vec::new();
+        let mut files: Vec<(PathBuf, Option<String>)> = Vec::new();
         for (digest, input) in &action.inputs {
-            files.push((input.file.clone(), digest.clone()));
+            files.push((input.file.clone(), Some(digest.clone())));
             let Some(data) = &input.data else { continue };
             if data.form == LocationForm::Folder {
                 let unreadable =
@@ -33,48 +36,52 @@ impl Inputs {
                 let top = data.path.join(&data.prefix);
                 let mut listed = BTreeMap::new();
                 list(&manifest, &mut listed);
-                files.extend(listed.into_iter().map(|(path, digest)| (top.join(path), digest)));
+                files.extend(listed.into_iter().map(|(path, digest)| (top.join(path), Some(digest))));
             } else {
-                let found = cache.file_digest(&data.path).map_err(|error| error.to_string())?;
-                files.push((data.path.clone(), found.to_string()));
+                files.push((data.path.clone(), None));
             }
         }
-        if let Some(digest) = action.params.get("program_digest").and_then(Value::as_str)
-            && let Some(name) = action.params.pointer("/run/0").and_then(Value::as_str)
-            && let Some(program) = command::program(name, folder)
-        {
-            files.push((program, digest.to_string()));
+        if action.info.name == "command" {
+            files.extend(command::watched(&action.params, folder).into_iter().map(|(path, it)| (path, Some(it))));
         }
-        Ok(Inputs { files })
+        let paths: Vec<PathBuf> = files.iter().map(|(path, _)| path.clone()).collect();
+        let looks = cache.looks(&paths).map_err(|error| error.to_string())?;
+        let mut inputs = Inputs { theirs: Vec::new(), ours: Vec::new() };
+        for ((path, expected), look) in files.into_iter().zip(looks) {
+            if expected.is_some_and(|expected| expected != look.digest.to_string()) {
+                return Err(format!(
+                    "the input {} changed between planning and the start of the step; run it again",
+                    path.display()
+                ));
+            }
+            let ours = path.starts_with(cache.dir());
+            if ours { &mut inputs.ours } else { &mut inputs.theirs }.push((path, look));
+        }
+        Ok(inputs)
     }
 
-    /// Whether everything is as it was: a `stat` for each file that has been left alone, a reading for the others.
+    /// Whether nobody wrote to anything: a `stat` for each file that has been left alone, a reading for the others.
     ///
     /// # Errors
-    /// In words, naming the first input that changed or is gone, and what to do.
+    /// In words, naming the first input that was written to or is gone, and what to do.
     pub fn unchanged(&self, cache: &Cache) -> Result<(), String> {
-        let void = |path: &Path, how: &str| {
-            format!(
-                "the input {} {how} while the step ran, so its result is void and was not kept; run it again once the file is left alone",
-                path.display()
-            )
+        let same = |(path, look): &(PathBuf, Look)| cache.file_digest(path).is_ok_and(|digest| digest == look.digest);
+        let (path, look) = match cache.first_changed(&self.theirs) {
+            Some(index) => &self.theirs[index],
+            None => match self.ours.iter().find(|file| !same(file)) {
+                Some(file) => file,
+                None => return Ok(()),
+            },
         };
-        let paths: Vec<PathBuf> = self.files.iter().map(|(path, _)| path.clone()).collect();
-        if let Ok(found) = cache.file_digests(&paths, 0)
-            && found.iter().map(Digest::to_string).eq(self.files.iter().map(|(_, digest)| digest.clone()))
-        {
-            return Ok(());
-        }
-        for (path, expected) in &self.files {
-            match cache.file_digest(path) {
-                Ok(found) if found.to_string() == *expected => {}
-                Ok(_) => return Err(void(path, "changed")),
-                Err(error) => {
-                    return Err(void(path, &format!("could not be read again ({error}): it changed or went")));
-                }
-            }
-        }
-        Ok(())
+        let how = match cache.file_digest(path) {
+            Err(error) => format!("could not be read again ({error}): it changed or went"),
+            Ok(digest) if digest != look.digest => "changed".into(),
+            Ok(_) => "was written to (it is as before now, but need not have been all the time)".into(),
+        };
+        Err(format!(
+            "the input {} {how} while the step ran, so its result is void and was not kept; run it again once the file is left alone",
+            path.display()
+        ))
     }
 }
 

@@ -6,9 +6,9 @@ use crate::events::{Event, Status};
 use crate::inputs::Inputs;
 use crate::overlap::Overlap;
 use crate::worker::{Ended, Worker};
-use crate::{command, datasets};
+use crate::{command, datasets, devices};
 use anyhow::Result;
-use harness_cache::{ActionKey, Cache, Digest, Output, Record, Series};
+use harness_cache::{ActionKey, Cache, Digest, Lease, Output, Record, Series};
 use harness_dsl::{Catalog, Program};
 use harness_protocol::{Executor, FromWorker, Job, Outcome, steps};
 use serde_json::{Value, json};
@@ -74,14 +74,43 @@ pub struct State {
 
 enum Message {
     Event(Event),
-    Done { step: usize, slot: usize, wall_s: f64, result: Box<Result<(Finished, Vec<String>), Ended>> },
+    Done {
+        step: usize,
+        slot: usize,
+        wall_s: f64,
+        result: Box<Result<Computed, Ended>>,
+    },
+    /// What these steps left is on disk, or why it is not.
+    Committed {
+        batch: Vec<usize>,
+        result: Result<(), String>,
+    },
 }
+
+/// A result, stored and not yet synced.
+struct Computed {
+    finished: Finished,
+    /// Whether it was there after all: another process left it.
+    known: bool,
+    warnings: Vec<String>,
+    /// Held until the commit, so that no other process reports a result that a power cut could take back.
+    lease: Lease,
+}
+
+/// Syncs begin at most so often: what is ready meanwhile shares one, and nothing is shown later than people notice.
+const COMMIT_PAUSE: Duration = Duration::from_millis(50);
+/// Records of the last minute may be of a process that has not committed them yet.
+const FRESH_MS: u64 = 60_000;
+/// Before a failed step is tried again.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 struct Task {
     step: usize,
     label: String,
     action: Action,
     force: bool,
+    /// Memory that it reserves, in bytes.
+    memory: u64,
 }
 
 /// Runs everything wanted; one state for each step of the program.
@@ -98,15 +127,39 @@ pub fn run(request: &Request<'_>, emit: &mut dyn FnMut(Event)) -> Result<Vec<Sta
             let send = send.clone();
             scope.spawn(move || Slot { number, device, request, send, worker: None }.serve(tasks));
         }
-        drop(send);
-        Dispatcher::new(request, slots, emit).serve(&receive)
+        let (commits, batches) = channel();
+        scope.spawn(move || committer(request.results.unwrap_or(request.cache), &batches, &send));
+        Dispatcher::new(request, slots, commits, emit).serve(&receive)
     })
+}
+
+/// Syncs what finished steps left, many at a time, and then gives their leases back.
+fn committer(cache: &Cache, batches: &Receiver<(usize, Option<Lease>)>, send: &Sender<Message>) {
+    while let Ok(first) = batches.recv() {
+        let start = Instant::now();
+        let mut batch = vec![first];
+        batch.extend(batches.try_iter());
+        let result = cache.commit().map_err(|error| error.to_string());
+        let steps = batch.iter().map(|(step, _)| *step).collect();
+        drop(batch);
+        if send.send(Message::Committed { batch: steps, result }).is_err() {
+            break;
+        }
+        std::thread::sleep(COMMIT_PAUSE.saturating_sub(start.elapsed()));
+    }
 }
 
 struct Dispatcher<'a, 'e> {
     request: &'a Request<'a>,
     slots: Vec<Sender<Task>>,
+    commits: Sender<(usize, Option<Lease>)>,
+    /// Keys of results that wait for their commit.
+    uncommitted: BTreeSet<Digest>,
+    /// Number of steps that do.
+    committing: usize,
     free: Vec<usize>,
+    /// What each slot's step reserves, in bytes.
+    reserved: Vec<u64>,
     emit: &'e mut dyn FnMut(Event),
     states: Vec<State>,
     finished: Vec<Option<Finished>>,
@@ -124,7 +177,12 @@ struct Dispatcher<'a, 'e> {
 }
 
 impl<'a, 'e> Dispatcher<'a, 'e> {
-    fn new(request: &'a Request<'a>, slots: Vec<Sender<Task>>, emit: &'e mut dyn FnMut(Event)) -> Self {
+    fn new(
+        request: &'a Request<'a>,
+        slots: Vec<Sender<Task>>,
+        commits: Sender<(usize, Option<Lease>)>,
+        emit: &'e mut dyn FnMut(Event),
+    ) -> Self {
         let steps = &request.program.steps;
         let mut dependents = vec![Vec::new(); steps.len()];
         for step in steps {
@@ -144,7 +202,11 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
             overlap: Overlap::new(steps.len(), request.cache),
             said: BTreeSet::new(),
             free: (0..slots.len()).rev().collect(),
+            reserved: vec![0; slots.len()],
             slots,
+            commits,
+            uncommitted: BTreeSet::new(),
+            committing: 0,
             emit,
             states: vec![blank; steps.len()],
             finished: vec![None; steps.len()],
@@ -173,15 +235,16 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
             if self.stopping {
                 self.queued.clear();
             }
-            while let (Some(&slot), false) = (self.free.last(), self.queued.is_empty()) {
-                let Some(task) = self.queued.pop_front() else { break };
+            while let Some(&slot) = self.free.last() {
+                let Some(task) = self.next() else { break };
                 self.free.pop();
                 self.running += 1;
+                self.reserved[slot] = task.memory;
                 if self.slots[slot].send(task).is_err() {
                     anyhow::bail!("slot {slot} ended on its own");
                 }
             }
-            if self.running == 0 && self.ready.is_empty() {
+            if self.running == 0 && self.committing == 0 && self.ready.is_empty() {
                 break;
             }
             match receive.recv_timeout(Duration::from_millis(100)) {
@@ -189,17 +252,17 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
                 Ok(Message::Done { step, slot, wall_s, result }) => {
                     self.running -= 1;
                     self.free.push(slot);
+                    self.reserved[slot] = 0;
                     let followers =
                         self.states[step].key.and_then(|key| self.followers.remove(&key)).unwrap_or_default();
                     match *result {
-                        Ok((finished, warnings)) => {
-                            // Another process may have computed it while this one waited for the lease.
-                            let status = if wall_s == 0.0 { Status::Cached } else { Status::Executed };
+                        Ok(Computed { finished, known, warnings, lease }) => {
+                            let status = if known { Status::Cached } else { Status::Executed };
                             self.states[step].warnings.extend(warnings);
                             for follower in followers {
-                                self.conclude(follower, Status::Cached, Some(finished.clone()), None, 0.0);
+                                self.keep(follower, Status::Cached, finished.clone(), 0.0, None);
                             }
-                            self.conclude(step, status, Some(finished), None, wall_s);
+                            self.keep(step, status, finished, wall_s, Some(lease));
                         }
                         Err(Ended::Cancelled) => {
                             for step in followers.into_iter().chain([step]) {
@@ -219,10 +282,27 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
                         }
                     }
                 }
+                Ok(Message::Committed { batch, result }) => {
+                    for step in batch {
+                        self.committing -= 1;
+                        if let Some(key) = self.states[step].key {
+                            self.uncommitted.remove(&key);
+                        }
+                        if let Err(error) = &result {
+                            self.stopping = true;
+                            let state = &mut self.states[step];
+                            (state.status, state.finished) = (Status::Failed, None);
+                            state.error = Some(format!("its result could not be kept: {error}"));
+                        }
+                        self.report(step);
+                    }
+                }
                 Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {}
                 Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => break,
             }
         }
+        // What is no step's result, such as a look for shared pictures.
+        self.request.cache.commit()?;
         // What was never reached was skipped; say so once for each.
         for step in 0..self.states.len() {
             if self.request.wanted[step] && self.states[step].finished.is_none() && self.states[step].error.is_none() {
@@ -231,6 +311,15 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
             }
         }
         Ok(self.states)
+    }
+
+    /// The first queued task whose memory is to be had. One that asks for more than there is runs alone.
+    fn next(&mut self) -> Option<Task> {
+        let taken: u64 = self.reserved.iter().sum();
+        let budget = self.request.config.memory.unwrap_or(u64::MAX);
+        let fits = |task: &Task| self.running == 0 || taken.saturating_add(task.memory) <= budget;
+        let index = self.queued.iter().position(fits)?;
+        self.queued.remove(index)
     }
 
     fn blocker(&self, step: usize) -> String {
@@ -275,7 +364,12 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
                             Status::Executed
                         }
                     };
-                    self.conclude(step, status, Some(finished), None, start.elapsed().as_secs_f64());
+                    let wall_s = start.elapsed().as_secs_f64();
+                    if status == Status::Executed {
+                        self.keep(step, status, finished, wall_s, None);
+                    } else {
+                        self.conclude(step, status, Some(finished), None, wall_s);
+                    }
                 }
                 Err(error) => self.fail(step, format!("{error:#}"), start.elapsed().as_secs_f64(), !request.keep_going),
             }
@@ -294,8 +388,10 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
         self.states[step].action = Some(action.key.clone());
         let shared = self.overlap.look(step, &spec.name, &spec.inputs, &action)?;
         self.states[step].warnings.extend(shared);
-        if !request.forced[step]
-            && let Some(finished) = action::lookup(request.cache, &action.digest)?
+        let known = if request.forced[step] { None } else { action::lookup(request.cache, &action.digest)? };
+        let ours = self.uncommitted.contains(&action.digest);
+        if let Some(finished) = known
+            && (ours || request.dry_run || is_kept(request.cache, &finished.record)?)
         {
             for name in action.observed.keys().filter(|name| !finished.record.observed.contains_key(*name)) {
                 self.states[step].warnings.push(format!(
@@ -303,14 +399,25 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
                     spec.label, spec.name
                 ));
             }
-            self.conclude(step, Status::Cached, Some(finished), None, 0.0);
+            if ours {
+                self.keep(step, Status::Cached, finished, 0.0, None);
+            } else {
+                self.conclude(step, Status::Cached, Some(finished), None, 0.0);
+            }
         } else if request.dry_run {
             // What the end of the run says of steps without a result is what is wanted.
         } else if let Some(followers) = self.followers.get_mut(&action.digest) {
             followers.push(step);
         } else {
             self.followers.insert(action.digest, Vec::new());
-            self.queued.push_back(Task { step, label: spec.label.clone(), action, force: request.forced[step] });
+            let memory = request.config.limit(&spec.kind).memory;
+            self.queued.push_back(Task {
+                step,
+                label: spec.label.clone(),
+                action,
+                force: request.forced[step],
+                memory,
+            });
         }
         for notice in request.cache.notices() {
             (self.emit)(Event::Log {
@@ -336,23 +443,21 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
         error: Option<String>,
         wall_s: f64,
     ) {
-        let spec = &self.request.program.steps[step];
-        for text in self.states[step].warnings.clone() {
-            if !self.said.insert(text.clone()) {
-                continue;
-            }
-            (self.emit)(Event::Log { step: Some(step), label: Some(spec.label.clone()), level: "warn".into(), text });
-        }
-        (self.emit)(Event::StepFinished {
-            step,
-            label: spec.label.clone(),
-            kind: spec.kind.clone(),
-            key: self.states[step].key.map(|key| key.to_string()),
-            status,
-            wall_s,
-            metrics: finished.as_ref().map(|f| f.record.metrics.clone()).unwrap_or_default(),
-            error: error.clone(),
-        });
+        self.settle(step, status, finished, error, wall_s);
+        self.report(step);
+    }
+
+    /// Takes a result that is stored and not yet synced: what depends on it may begin, and it is reported once it is
+    /// safe.
+    fn keep(&mut self, step: usize, status: Status, finished: Finished, wall_s: f64, lease: Option<Lease>) {
+        self.settle(step, status, Some(finished), None, wall_s);
+        self.uncommitted.extend(self.states[step].key);
+        self.committing += 1;
+        // The committer outlives this: it ends when this sender goes.
+        let _ = self.commits.send((step, lease));
+    }
+
+    fn settle(&mut self, step: usize, status: Status, finished: Option<Finished>, error: Option<String>, wall_s: f64) {
         let state = &mut self.states[step];
         (state.status, state.error, state.wall_s) = (status, error, wall_s);
         state.finished.clone_from(&finished);
@@ -366,6 +471,37 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
             }
         }
     }
+
+    /// Says how a step ended.
+    fn report(&mut self, step: usize) {
+        let spec = &self.request.program.steps[step];
+        for text in self.states[step].warnings.clone() {
+            if !self.said.insert(text.clone()) {
+                continue;
+            }
+            (self.emit)(Event::Log { step: Some(step), label: Some(spec.label.clone()), level: "warn".into(), text });
+        }
+        let state = &self.states[step];
+        (self.emit)(Event::StepFinished {
+            step,
+            label: spec.label.clone(),
+            kind: spec.kind.clone(),
+            key: state.key.map(|key| key.to_string()),
+            status: state.status,
+            wall_s: state.wall_s,
+            metrics: state.finished.as_ref().map(|finished| finished.record.metrics.clone()).unwrap_or_default(),
+            error: state.error.clone(),
+        });
+    }
+}
+
+/// Whether a result is safe to report: old, or given back by whoever computed it.
+fn is_kept(cache: &Cache, record: &Record) -> Result<bool> {
+    Ok(record.finished_unix_ms.saturating_add(FRESH_MS) < now_ms() || !cache.is_leased(&record.digest)?)
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 /// One slot: a thread with at most one worker process.
@@ -381,12 +517,32 @@ impl Slot<'_> {
     fn serve(mut self, tasks: Receiver<Task>) {
         for task in tasks {
             let start = Instant::now();
-            let result = self.compute(&task, start);
-            let wall_s = match &result {
-                Ok((_, true, _)) => 0.0,
-                _ => start.elapsed().as_secs_f64().max(1e-6),
+            let mut reasons = Vec::new();
+            let result = loop {
+                let result = self.compute(&task, start, &reasons);
+                let (Err(Ended::Failed(reason) | Ended::Died(reason)), false) =
+                    (&result, self.request.cancel.load(Ordering::Relaxed))
+                else {
+                    break result;
+                };
+                let most = self.request.config.limit(task.action.info.name).retries as usize;
+                if reasons.len() >= most {
+                    break result;
+                }
+                reasons.push(reason.clone());
+                self.event(Event::Log {
+                    step: Some(task.step),
+                    label: Some(task.label.clone()),
+                    level: "warn".into(),
+                    text: format!("attempt {} of {} failed: {reason}", reasons.len(), most + 1),
+                });
+                std::thread::sleep(RETRY_PAUSE);
             };
-            let result = Box::new(result.map(|(finished, _, warnings)| (finished, warnings)));
+            let wall_s = match &result {
+                Ok(Computed { known: true, .. }) => 0.0,
+                _ => start.elapsed().as_secs_f64(),
+            };
+            let result = Box::new(result);
             let _ = self.send.send(Message::Done { step: task.step, slot: self.number, wall_s, result });
         }
     }
@@ -395,8 +551,8 @@ impl Slot<'_> {
         let _ = self.send.send(Message::Event(event));
     }
 
-    /// The result, and whether it was there after all.
-    fn compute(&mut self, task: &Task, start: Instant) -> Result<(Finished, bool, Vec<String>), Ended> {
+    /// One attempt. `reasons` are those of the attempts before.
+    fn compute(&mut self, task: &Task, start: Instant, reasons: &[String]) -> Result<Computed, Ended> {
         let cache = self.request.results.unwrap_or(self.request.cache);
         let say = |error: &dyn std::fmt::Display| Ended::Failed(error.to_string());
         let Task { action, step, label, .. } = task;
@@ -417,11 +573,11 @@ impl Slot<'_> {
                 !self.request.cancel.load(Ordering::Relaxed)
             })
             .map_err(|error| say(&error))?;
-        let Some(_lease) = lease else { return Err(Ended::Cancelled) };
+        let Some(lease) = lease else { return Err(Ended::Cancelled) };
         if (told || !task.force)
             && let Some(finished) = action::lookup(cache, &action.digest).map_err(|error| say(&error))?
         {
-            return Ok((finished, true, Vec::new()));
+            return Ok(Computed { finished, known: true, warnings: Vec::new(), lease });
         }
         self.event(Event::StepStarted {
             step: *step,
@@ -435,8 +591,10 @@ impl Slot<'_> {
                 .map_err(|error| say(&format!("{error:#}")))?;
             stamp(&mut finished.record, start.elapsed().as_secs_f64());
             cache.append(&finished.record).map_err(|error| say(&error))?;
-            return Ok((finished, false, warnings));
+            return Ok(Computed { finished, known: false, warnings, lease });
         }
+        let (gpu, device) = devices::seen(self.device);
+        let limit = self.request.config.limit(action.info.name).time;
         let out = cache.temp_dir().map_err(|error| say(&error))?;
         let log = out.path().join("log.txt");
         let job = Job {
@@ -449,24 +607,35 @@ impl Slot<'_> {
             inputs: action.inputs.clone(),
             out_dir: out.path().to_path_buf(),
             work_dir: cache.work_dir(&action.digest).map_err(|error| say(&error))?,
-            device: self.device.into(),
+            device,
             threads: self.request.config.threads,
         };
         let looked = self.request.cache;
         let inputs = Inputs::of(action, looked, &self.request.config.folder).map_err(|error| say(&error))?;
         let outcome = match action.info.executor {
-            Executor::Harness => command::run(&job, &self.request.config.folder, &log, &self.request.cancel),
-            Executor::Worker => self.run_in_worker(job, task, start, &log),
+            Executor::Harness => {
+                let folder = &self.request.config.folder;
+                command::run(&job, folder, &log, &self.request.cancel, limit, gpu.as_deref())
+            }
+            Executor::Worker => self.run_in_worker(job, task, start, &log, limit, gpu.as_deref()),
         }?;
         inputs.unchanged(looked).map_err(|error| say(&error))?;
         let finished = self
-            .store(task, outcome, out.path(), &log, start.elapsed().as_secs_f64())
+            .store(task, outcome, out.path(), &log, start.elapsed().as_secs_f64(), reasons)
             .map_err(|error| say(&format!("{error:#}")))?;
         let _ = cache.remove_work(&action.digest);
-        Ok((finished, false, Vec::new()))
+        Ok(Computed { finished, known: false, warnings: Vec::new(), lease })
     }
 
-    fn run_in_worker(&mut self, job: Job, task: &Task, start: Instant, log: &Path) -> Result<Outcome, Ended> {
+    fn run_in_worker(
+        &mut self,
+        job: Job,
+        task: &Task,
+        start: Instant,
+        log: &Path,
+        limit: Option<Duration>,
+        gpu: Option<&str>,
+    ) -> Result<Outcome, Ended> {
         if self.worker.as_mut().is_some_and(|worker| !worker.alive()) {
             self.worker = None;
         }
@@ -477,13 +646,13 @@ impl Slot<'_> {
                     Ended::Failed(self.request.missing_worker.clone().unwrap_or("no worker binary was found".into()))
                 })?;
                 let output = self.request.logs.join(format!("worker-{}.txt", self.number));
-                Worker::start(binary, &output).map_err(|error| Ended::Failed(format!("{error:#}")))?
+                Worker::start(binary, &output, gpu).map_err(|error| Ended::Failed(format!("{error:#}")))?
             }
         };
         let position = worker.output_position();
         let (send, step, label) = (self.send.clone(), task.step, task.label.clone());
         let mut lines = String::new();
-        let mut result = worker.run(job, &self.request.cancel, &self.request.hurry, &mut |message| {
+        let mut result = worker.run(job, &self.request.cancel, &self.request.hurry, limit, &mut |message| {
             let label = label.clone();
             let event = match message {
                 FromWorker::Progress { stage, done, total, unit, .. } => {
@@ -513,7 +682,15 @@ impl Slot<'_> {
     }
 
     /// Puts what a step produced into the store and appends its record.
-    fn store(&self, task: &Task, outcome: Outcome, out: &Path, log: &Path, seconds: f64) -> Result<Finished> {
+    fn store(
+        &self,
+        task: &Task,
+        outcome: Outcome,
+        out: &Path,
+        log: &Path,
+        seconds: f64,
+        reasons: &[String],
+    ) -> Result<Finished> {
         let cache = self.request.results.unwrap_or(self.request.cache);
         let mut record = Record::new(task.action.key.clone());
         for (name, produced) in outcome.outputs {
@@ -529,7 +706,11 @@ impl Slot<'_> {
             outcome.series.into_iter().map(|(name, s)| (name, Series { x: s.x, y: s.y, x_label: s.x_label })).collect();
         record.observed = task.action.observed.clone();
         let mut provenance = outcome.provenance;
-        provenance.insert("device".into(), provenance.get("device").cloned().unwrap_or(self.device.into()));
+        // The worker sees its device alone and calls it the first.
+        provenance.insert("device".into(), self.device.into());
+        if !reasons.is_empty() {
+            provenance.insert("failed attempts".into(), json!(reasons));
+        }
         provenance.insert("threads".into(), self.request.config.threads.into());
         record.provenance = json!(provenance);
         if log.is_file() {
@@ -563,7 +744,7 @@ impl Slot<'_> {
 
 /// Fills in when and where a record was made.
 fn stamp(record: &mut Record, seconds: f64) {
-    record.finished_unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+    record.finished_unix_ms = now_ms();
     record.duration_s = seconds;
     let mut provenance: BTreeMap<String, Value> = serde_json::from_value(record.provenance.clone()).unwrap_or_default();
     provenance.insert("host".into(), host().into());

@@ -237,9 +237,12 @@ fn run_id() -> String {
 /// The first interrupt stops in order (checkpoints are written), the second at once.
 pub fn interrupts() -> Result<(Arc<AtomicBool>, Arc<AtomicBool>)> {
     let (cancel, hurry) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-    // A terminal that closes does not end a run: `harness watch` attaches to it from another one.
-    // SAFETY: setting a signal's disposition; what is started from here on inherits it.
-    unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) };
+    // A run outlives its terminal (`harness watch` attaches to it from another one) and the readers of its pipes: what it says goes nowhere then, and what it finds stays.
+    // SAFETY: setting dispositions; nothing else in this process sets these.
+    unsafe {
+        libc::signal(libc::SIGHUP, libc::SIG_IGN);
+        libc::signal(libc::SIGPIPE, libc::SIG_IGN);
+    }
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         let (first, second) = (cancel.clone(), hurry.clone());
         // SAFETY: the action only loads and stores atomics, which is async-signal-safe.

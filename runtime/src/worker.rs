@@ -63,11 +63,12 @@ pub fn binary(configured: Option<&Path>) -> Result<PathBuf> {
 }
 
 impl Worker {
-    /// Starts a worker whose stdout and stderr go to `output`, and shakes hands.
+    /// Starts a worker whose stdout and stderr go to `output`, and shakes hands. `gpu` is what `CUDA_VISIBLE_DEVICES`
+    /// is to say.
     ///
     /// # Errors
     /// It cannot be started, says nothing, or speaks another version.
-    pub fn start(binary: &Path, output: &Path) -> Result<Self> {
+    pub fn start(binary: &Path, output: &Path, gpu: Option<&str>) -> Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
         let log = std::fs::File::create(output).with_context(|| format!("{} cannot be written", output.display()))?;
         let fd = theirs.as_raw_fd();
@@ -79,6 +80,9 @@ impl Worker {
             .stderr(log)
             // A group of its own: the terminal's Ctrl-C is for `harness`, which then cancels the job in order.
             .process_group(0);
+        if let Some(gpu) = gpu {
+            command.env("CUDA_VISIBLE_DEVICES", gpu);
+        }
         // SAFETY: fcntl is async-signal-safe and touches the child's own descriptor only.
         unsafe {
             command.pre_exec(move || {
@@ -161,13 +165,14 @@ impl Worker {
         }
     }
 
-    /// Runs one job to its end, passing on what it says. After anything but an outcome or a failure that it reported
+    /// Runs one job to its end, passing on what it says; stops it in order after `limit`. After anything but an outcome or a failure that it reported
     /// itself the process is gone and must be replaced ([`Worker::alive`]).
     pub fn run(
         &mut self,
         mut job: Job,
         cancel: &AtomicBool,
         hurry: &AtomicBool,
+        limit: Option<Duration>,
         on: &mut dyn FnMut(FromWorker),
     ) -> Result<Outcome, Ended> {
         self.next += 1;
@@ -177,27 +182,36 @@ impl Worker {
             return Err(Ended::Died(self.died()));
         }
         let mut asked: Option<Instant> = None;
+        let start = Instant::now();
+        let late = || limit.filter(|limit| start.elapsed() > *limit);
+        let stopped = || match late() {
+            Some(limit) if !cancel.load(Ordering::Relaxed) => Ended::Failed(format!(
+                "it was stopped after its time limit of {}; where the kind can, the next attempt goes on from there",
+                crate::listen::seconds(limit.as_secs_f64())
+            )),
+            _ => Ended::Cancelled,
+        };
         loop {
-            match (cancel.load(Ordering::Relaxed), asked) {
+            match (cancel.load(Ordering::Relaxed) || late().is_some(), asked) {
                 (true, None) => {
                     asked = Some(Instant::now());
                     let _ = self.send(&ToWorker::Cancel { id });
                 }
                 (true, Some(since)) if since.elapsed() > GRACE || hurry.load(Ordering::Relaxed) => {
                     self.stop();
-                    return Err(Ended::Cancelled);
+                    return Err(stopped());
                 }
                 _ => {}
             }
             match self.receive() {
                 Ok(Some(FromWorker::Finished { id: of, outcome })) if of == id => return Ok(outcome),
                 Ok(Some(FromWorker::Failed { id: of, message })) if of == id => return Err(Ended::Failed(message)),
-                Ok(Some(FromWorker::Cancelled { id: of })) if of == id => return Err(Ended::Cancelled),
+                Ok(Some(FromWorker::Cancelled { id: of })) if of == id => return Err(stopped()),
                 Ok(Some(message)) => on(message),
                 Ok(None) => {}
                 Err(_) if asked.is_some() => {
                     self.stop();
-                    return Err(Ended::Cancelled);
+                    return Err(stopped());
                 }
                 Err(_) => return Err(Ended::Died(self.died())),
             }

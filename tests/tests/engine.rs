@@ -186,3 +186,129 @@ fn claims_decide_the_exit_status_when_strict() {
     test.harness(&["run", "a.exp"]).code(0).says(&["fails  more"]);
     test.harness(&["run", "a.exp", "--strict"]).code(1);
 }
+
+/// A project whose step runs a script that imports a module.
+fn scripted(step: &str) -> Test {
+    let test = Test::new().file("train.sh", "#!/bin/sh\n. ./lib/words.sh\nprintf $WORD > out\n").file("other.txt", "x");
+    test.write("lib/words.sh", "WORD=one\n");
+    test.write("a.exp", format!("command c {{ {step}, outputs = {{ out = {{ kind = file, path = \"out\" }} }} }}\n"));
+    test
+}
+
+fn counts(test: &Test) -> [u64; 4] {
+    test.harness(&["run", "a.exp", "--json"]).code(0).counts()
+}
+
+#[test]
+fn code_that_a_step_runs_is_in_its_key() {
+    for step in [
+        "run = [\"sh\", \"train.sh\"], code = [\"lib\"]",
+        "run = [\"sh\", \"train.sh\"], code = [\"lib/words.sh\"]",
+        "run = [\"sh\", \"./train.sh\", \"--words=lib/words.sh\"]",
+    ] {
+        let test = scripted(step);
+        assert_eq!(counts(&test), [1, 0, 0, 0], "{step}");
+        // A file beside it that nothing names does not matter.
+        test.write("other.txt", "y");
+        assert_eq!(counts(&test), [0, 1, 0, 0], "{step}");
+        test.write("lib/words.sh", "WORD=two\n");
+        assert_eq!(counts(&test), [1, 0, 0, 0], "{step}");
+        test.write("train.sh", "#!/bin/sh\n. ./lib/words.sh\nprintf $WORD$WORD > out\n");
+        assert_eq!(counts(&test), [1, 0, 0, 0], "{step}");
+        test.write("lib/words.sh", "WORD=one\n");
+        test.write("train.sh", "#!/bin/sh\n. ./lib/words.sh\nprintf $WORD > out\n");
+        assert_eq!(counts(&test), [0, 1, 0, 0], "{step}");
+    }
+}
+
+#[test]
+fn code_that_is_not_declared_is_not_there() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let test = scripted("run = [\"./train.sh\"]");
+    let executable = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(test.path().join("train.sh"), executable).unwrap();
+    test.harness(&["run", "a.exp"]).code(1).says(&["lib/words.sh"]);
+    let text = std::fs::read_to_string(test.path().join("a.exp")).unwrap();
+    test.write("a.exp", text.replace("run =", "code = [\"lib\"], run ="));
+    assert_eq!(counts(&test), [1, 0, 0, 0]);
+    test.write("a.exp", text.replace("run =", "code = [\"libs\"], run ="));
+    test.harness(&["run", "a.exp"]).code(1).says(&["`libs`, named in `code`, is not beside the file"]);
+}
+
+#[test]
+fn a_script_edited_while_it_runs_is_the_one_that_was_planned() {
+    let test = Test::new()
+        .file("a.exp", "command c { run = [\"sh\", \"s.sh\"], outputs = { o = { kind = file, path = \"o\" } } }\n");
+    let place = test.path().display().to_string();
+    let script = |word: &str| {
+        format!("touch {place}/started; while [ ! -e {place}/go ]; do sleep 0.02; done; printf {word} > o\n")
+    };
+    test.write("s.sh", script("old"));
+    let child = test.start(&["run", "a.exp", "--json"]);
+    let start = std::time::Instant::now();
+    while !test.path().join("started").exists() {
+        assert!(start.elapsed().as_secs() < 60);
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    test.write("s.sh", script("new"));
+    test.write("go", "");
+    assert!(child.wait_with_output().unwrap().status.success());
+    // The new text is another step; the old one's result stands under the old text.
+    assert_eq!(counts(&test), [1, 0, 0, 0]);
+    test.write("s.sh", script("old"));
+    assert_eq!(counts(&test), [0, 1, 0, 0]);
+}
+
+#[test]
+fn limits_come_from_the_configuration_and_change_no_key() {
+    let test = Test::new().file(
+        "a.exp",
+        "command c { run = [\"sh\", \"-c\", \"echo run >> $COUNT; [ $(wc -l < $COUNT) -gt 2 ] || exit 3\"], env = { COUNT = \"COUNTFILE\" } }\n",
+    );
+    let text = std::fs::read_to_string(test.path().join("a.exp")).unwrap();
+    test.write("a.exp", text.replace("COUNTFILE", &test.path().join("count").to_string_lossy()));
+    test.write("harness.toml", "[limits]\nretries = 1\n");
+    test.harness(&["run", "a.exp"]).code(1).says(&["attempt 1 of 2 failed", "status 3"]);
+    assert_eq!(runs(&test), 2);
+    assert_eq!(counts(&test), [1, 0, 0, 0]);
+    test.write("harness.toml", "memory = \"2GiB\"\n[limits.command]\ntime = \"1s\"\nmemory = \"3GiB\"\n");
+    assert_eq!(counts(&test), [0, 1, 0, 0]);
+    test.write("a.exp", "command c { run = [\"sleep\", \"100\"] }\n");
+    test.harness(&["run", "a.exp"]).code(1).says(&["stopped after its timeout of 1 s"]);
+}
+
+#[test]
+fn memory_that_is_reserved_is_not_given_twice() {
+    // Each step fails when it meets another one.
+    let test = Test::new();
+    let place = test.path().display().to_string();
+    let steps: String = (0..4)
+        .map(|n| format!("command c{n} {{ run = [\"sh\", \"-c\", \"mkdir {place}/alone || exit 1; sleep 0.1; rmdir {place}/alone; echo {n}\"] }}\n"))
+        .collect();
+    test.write("a.exp", steps);
+    test.write("harness.toml", "memory = \"8GiB\"\n[limits.command]\nmemory = \"5GiB\"\n");
+    assert_eq!(test.harness(&["run", "a.exp", "-j", "4", "--json"]).code(0).counts(), [4, 0, 0, 0]);
+}
+
+#[test]
+fn a_run_that_loses_its_terminal_goes_on() {
+    let test = Test::new();
+    let place = test.path().display().to_string();
+    test.write(
+        "a.exp",
+        format!("command c {{ run = [\"sh\", \"-c\", \"touch {place}/started; while [ ! -e {place}/go ]; do sleep 0.02; done\"] }}\n"),
+    );
+    let mut child = test.start(&["run", "a.exp"]);
+    let start = std::time::Instant::now();
+    while !test.path().join("started").exists() {
+        assert!(start.elapsed().as_secs() < 60);
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    // Nobody reads what it says any more, and the terminal hangs up.
+    drop((child.stdout.take(), child.stderr.take()));
+    // SAFETY: a signal to the child just started.
+    unsafe { libc::kill(child.id() as i32, libc::SIGHUP) };
+    test.write("go", "");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(counts(&test), [0, 1, 0, 0]);
+}

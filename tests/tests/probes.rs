@@ -112,6 +112,27 @@ fn input_changes_before_the_output_is_written() {
     changed_under_the_step(str::to_string, |_| String::new());
 }
 
+/// The input is edited and edited back while the step runs: its content at the end says nothing.
+#[test]
+fn input_a_b_a_under_the_step() {
+    let test = Test::new().file("data.txt", "A");
+    let place = test.path().display().to_string();
+    let wait = format!(
+        "if [ ! -e {place}/go ]; then touch {place}/started; i=0; while [ ! -e {place}/go ]; do i=$((i+1)); [ $i -gt 3000 ] && exit 1; sleep 0.02; done; fi;"
+    );
+    test.write("a.exp", text(&test, &wait, ""));
+    let child = test.start(&["run", "a.exp", "--json"]);
+    wait_for(&test.path().join("started"));
+    test.write("data.txt", "B");
+    test.write("data.txt", "A");
+    test.write("go", "");
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("data.txt was written to") && said.contains("void"), "{said}");
+    assert_eq!(counts(&test), [1, 0, 0, 0]);
+}
+
 #[test]
 fn stored_result_edited_by_hand() {
     let test = project("", "");
@@ -138,7 +159,7 @@ fn two_runs_at_once() {
     // The second says whom it waits for before the first may end.
     let mut lines = std::io::BufRead::lines(std::io::BufReader::new(second.stdout.take().unwrap()));
     let said = lines.by_ref().map(Result::unwrap).find(|line| line.contains("waits: ")).expect("it waits");
-    assert!(said.contains(&format!("process {} on ", first.id())), "{said}");
+    assert!(said.contains(&format!("process {} on ", first.id())) && said.contains(" UTC computes it"), "{said}");
     test.write("go", "");
     let last = lines.map(Result::unwrap).last().unwrap();
     assert!(last.contains("\"executed\":0") && last.contains("\"cached\":1"), "{last}");

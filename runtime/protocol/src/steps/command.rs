@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::path::{Component, Path};
 
 use crate::kind::{Executor, MetricInfo, OutputInfo, Problem, StepKind};
 use crate::value::{AnyInput, FileInput, Seconds};
@@ -23,7 +24,9 @@ pub struct Declared {
 #[serde(deny_unknown_fields)]
 pub struct Command {
     /// The program and its arguments. `{inputs.NAME}`, `{outputs.NAME}` and `{seed}` stand for paths and the seed; the
-    /// program itself is found on PATH or beside the `.exp` file, and its digest is in the key.
+    /// program itself is found on PATH or, if its name has a slash, beside the `.exp` file. Its digest is in the key, and
+    /// so is that of every argument (or `--option=argument`) that names a file; one beside the `.exp` file is staged
+    /// under the same path.
     pub run: Vec<String>,
     /// Other steps' outputs, staged as `inputs/NAME`.
     #[serde(default)]
@@ -31,6 +34,10 @@ pub struct Command {
     /// Files of the user's (scripts, tables) that the program reads, staged as `inputs/NAME`; their digests are in the key.
     #[serde(default)]
     pub files: BTreeMap<String, FileInput>,
+    /// Further code beside the `.exp` file that the program reads, such as modules that it imports: files, or folders
+    /// with all they hold, staged under the same paths; their digests are in the key.
+    #[serde(default)]
+    pub code: Vec<String>,
     /// What it writes. Everything else is dropped.
     #[serde(default)]
     pub outputs: BTreeMap<String, Declared>,
@@ -51,11 +58,16 @@ pub struct Command {
     #[serde(default)]
     #[schemars(extend("x-internal" = true))]
     pub program_digest: String,
+    /// Digests of the files that `run` and `code` name, by their paths as written, and of the interpreter that a
+    /// script's first line names; filled in by `harness`.
+    #[serde(default)]
+    #[schemars(extend("x-internal" = true))]
+    pub code_digests: BTreeMap<String, String>,
 }
 
 impl StepKind for Command {
     const KIND: &'static str = "command";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const EXECUTOR: Executor = Executor::Harness;
     const RANDOM: bool = true;
     const OUTPUTS: &'static [OutputInfo] = &[];
@@ -69,8 +81,8 @@ impl StepKind for Command {
                 .push(Problem::new("run", "the program's name is missing: `run = [\"python3\", \"{inputs.script}\"]`"));
         }
         for (name, output) in &self.outputs {
-            let path = std::path::Path::new(&output.path);
-            let inside = path.components().all(|part| matches!(part, std::path::Component::Normal(_)));
+            let path = Path::new(&output.path);
+            let inside = path.components().all(|part| matches!(part, Component::Normal(_)));
             if output.path.is_empty() || !inside {
                 problems.push(Problem::new(
                     &format!("outputs.{name}.path"),
@@ -86,6 +98,11 @@ impl StepKind for Command {
                         crate::artifact::KINDS.join(", ")
                     ),
                 ));
+            }
+        }
+        for path in &self.code {
+            if path.is_empty() || !Path::new(path).components().all(|part| matches!(part, Component::Normal(_))) {
+                problems.push(Problem::new("code", format!("`{path}` must lie beside or below the `.exp` file")));
             }
         }
         for name in self.inputs.keys().chain(self.files.keys()).chain(self.outputs.keys()) {
