@@ -1,5 +1,7 @@
 //! End-to-end tests over the two real binaries: a builder that runs `harness` in a folder of its own.
 
+pub mod trial;
+
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
