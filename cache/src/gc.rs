@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
 use std::io::Read;
 use std::path::Path;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -89,9 +90,11 @@ impl Cache {
             }
         }
         for path in entries(&self.dir().join("tmp"))? {
-            // Alone in the cache, so whatever is older than this process's opening belongs to nobody.
+            // Alone in the cache, so whatever is older than this process's opening belongs to nobody. Times of files are
+            // coarser than the clock.
             let metadata = present(fs::symlink_metadata(&path)).at("read", &path)?;
-            if metadata.and_then(|metadata| metadata.modified().ok()).is_some_and(|time| time < self.opened()) {
+            let modified = metadata.and_then(|metadata| metadata.modified().ok());
+            if modified.is_some_and(|time| time + Duration::from_secs(1) < self.opened()) {
                 freed.leftovers += 1;
                 self.count_and_remove(&path, dry_run, &mut freed)?;
             }
