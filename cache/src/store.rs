@@ -15,6 +15,9 @@ use crate::files::{make_read_only, present, shard};
 use crate::index::Table;
 use crate::stamp::{Look, Stamp};
 
+/// Fewer files are looked at by one thread: waking the others takes longer.
+const FEW: usize = 16;
+
 impl Cache {
     /// Stores bytes; gives their digest and size. Storing them again costs no space. As everything stored, they outlive
     /// a power cut after the next [`Cache::commit`].
@@ -170,6 +173,9 @@ impl Cache {
     /// # Errors
     /// That of the first file in the order of `paths` that has one.
     pub fn looks(&self, paths: &[PathBuf]) -> Result<Vec<Look>, Error> {
+        if paths.len() < FEW {
+            return paths.iter().map(|path| self.look(path)).collect();
+        }
         paths.par_iter().map(|path| self.look(path)).collect::<Vec<_>>().into_iter().collect()
     }
 
@@ -210,7 +216,8 @@ impl Cache {
     /// The first of some files that somebody wrote to since it was looked at, by its position; one that is gone or
     /// cannot be read counts as written to. See [`Cache::unchanged`].
     pub fn first_changed(&self, files: &[(PathBuf, Look)]) -> Option<usize> {
-        files.par_iter().position_first(|(path, look)| !matches!(self.unchanged(path, look), Ok(true)))
+        let changed = |(path, look): &(PathBuf, Look)| !matches!(self.unchanged(path, look), Ok(true));
+        if files.len() < FEW { files.iter().position(changed) } else { files.par_iter().position_first(changed) }
     }
 
     pub(crate) fn blob_path(&self, digest: &Digest) -> PathBuf {

@@ -72,10 +72,13 @@ pub fn action(
         let program = crate::command::program(name, &config.folder)
             .with_context(|| format!("the program `{name}` is neither on PATH nor beside the file"))?;
         params.insert("program_digest".into(), cache.file_digest(&program)?.to_string().into());
-        let mut digests = Map::new();
-        for code in crate::command::code(&params, &program, &config.folder)? {
-            digests.insert(code.name, cache.file_digest(&code.place)?.to_string().into());
-        }
+        let code = crate::command::code(&params, &program, &config.folder)?;
+        let (names, places): (Vec<String>, Vec<_>) = code.into_iter().map(|code| (code.name, code.place)).unzip();
+        let digests: Map<String, Value> = names
+            .into_iter()
+            .zip(cache.looks(&places)?)
+            .map(|(name, look)| (name, look.digest.to_string().into()))
+            .collect();
         params.insert("code_digests".into(), Value::Object(digests));
     }
     let params = (info.resolve)(Value::Object(params)).map_err(|problems| {

@@ -1,5 +1,6 @@
 //! Runs `command` steps: any program in a fresh directory, its inputs staged read-only, its environment cleared.
 
+use crate::spawn::{Running, Start};
 use crate::worker::{Ended, tail};
 use anyhow::{Context as _, Result, bail};
 use harness_cache::Digest;
@@ -7,12 +8,13 @@ use harness_protocol::steps::Command as Params;
 use harness_protocol::{Job, Outcome, Produced};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Component, Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The user's files up to this size are staged as copies, larger ones as links. A script that is a copy finds no
@@ -24,7 +26,16 @@ pub fn program(name: &str, folder: &Path) -> Option<PathBuf> {
     if name.contains('/') {
         return Some(folder.join(name)).filter(|path| path.is_file());
     }
-    std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join(name)).find(|path| path.is_file())
+    // A thousand steps ask for the same few programs.
+    static FOUND: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
+    let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(path) = found.get(name).filter(|path| path.is_file()) {
+        return Some(path.clone());
+    }
+    let path =
+        std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join(name)).find(|path| path.is_file())?;
+    found.insert(name.into(), path.clone());
+    Some(path)
 }
 
 /// A file that belongs to what a step runs.
@@ -254,35 +265,20 @@ pub fn run(
         program = target;
     }
     let out = std::fs::File::create(log).map_err(|e| io("written", log, e))?;
-    let err = out.try_clone().map_err(|e| io("written", log, e))?;
-    let mut command = Command::new(&program);
-    for argument in &params.run[1..] {
-        command.arg(fill(argument)?);
-    }
-    command.env_clear();
-    command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", &dir).env("LANG", "C.UTF-8");
+    let arguments: Vec<String> = params.run[1..].iter().map(|argument| fill(argument)).collect::<Result<_, _>>()?;
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut environment: BTreeMap<OsString, OsString> =
+        BTreeMap::from([("PATH".into(), path), ("HOME".into(), dir.clone().into()), ("LANG".into(), "C.UTF-8".into())]);
+    environment.extend(gpu.map(|gpu| ("CUDA_VISIBLE_DEVICES".into(), gpu.into())));
     for (name, value) in &params.env {
-        command.env(name, fill(value)?);
+        environment.insert(name.into(), fill(value)?.into());
     }
-    if let Some(gpu) = gpu {
-        command.env("CUDA_VISIBLE_DEVICES", gpu);
-    }
-    command.current_dir(&dir).stdin(Stdio::null()).stdout(out).stderr(err).process_group(0);
-    // SAFETY: prctl and signal with plain numbers, async-signal-safe.
-    unsafe {
-        command.pre_exec(|| {
-            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-            // `harness` itself goes on without its terminal; what that means to the program is the program's choice.
-            libc::signal(libc::SIGHUP, libc::SIG_DFL);
-            Ok(())
-        });
-    }
-    let mut child = command.spawn().map_err(|e| io("started", &program, e))?;
-    let group = -(child.id() as i32);
+    let environment: Vec<(OsString, OsString)> = environment.into_iter().collect();
+    let started =
+        Start { program: &program, arguments: &arguments, environment: &environment, folder: &dir, output: &out };
+    let mut child = started.spawn().map_err(|e| io("started", &program, e))?;
     let start = Instant::now();
     let mut stopping: Option<(Instant, Ended)> = None;
-    // Short programs are not kept waiting, long ones cost nothing.
-    let mut pause = Duration::from_micros(200);
     let status = loop {
         if let Some(status) = child.try_wait().map_err(|e| failed(e.to_string()))? {
             break status;
@@ -299,23 +295,19 @@ pub fn run(
                     None => None,
                 };
                 if let Some(why) = why {
-                    // SAFETY: plain numbers; the group is the child's own.
-                    unsafe { libc::kill(group, libc::SIGTERM) };
+                    child.signal(libc::SIGTERM);
                     stopping = Some((Instant::now(), why));
                 }
             }
             Some((since, _)) if since.elapsed() > Duration::from_secs(5) => {
-                // SAFETY: as above.
-                unsafe { libc::kill(group, libc::SIGKILL) };
+                child.signal(libc::SIGKILL);
             }
             _ => {}
         }
-        std::thread::sleep(pause);
-        pause = (pause * 5 / 4).min(Duration::from_millis(10));
+        wait(&child, Duration::from_millis(20));
     };
     // Whatever it started and left behind ends with it.
-    // SAFETY: as above.
-    unsafe { libc::kill(group, libc::SIGKILL) };
+    child.signal(libc::SIGKILL);
     if let Some((_, why)) = stopping {
         return Err(why);
     }
@@ -334,6 +326,18 @@ pub fn run(
         return Err(failed(format!("`{}` {how}{tail}", params.run.join(" "))));
     }
     collect(job, &params, &dir)
+}
+
+/// Sleeps until the child ends, or for `most`.
+fn wait(child: &Running, most: Duration) {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use rustix::process::{Pid, PidfdFlags, pidfd_open};
+    // A child that was not waited for keeps its number, so this is the right one.
+    let pidfd = Pid::from_raw(child.id()).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+    let Some(pidfd) = pidfd else { return std::thread::sleep(most.min(Duration::from_millis(2))) };
+    let timeout = Timespec::try_from(most).ok();
+    // Interrupted or refused: the caller looks and comes back.
+    let _ = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], timeout.as_ref());
 }
 
 fn collect(job: &Job, params: &Params, dir: &Path) -> Result<Outcome, Ended> {

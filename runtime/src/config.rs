@@ -24,6 +24,8 @@ struct File {
     roots: BTreeMap<String, PathBuf>,
     /// Memory that running steps may reserve together, such as `"16GiB"`.
     memory: Option<String>,
+    /// How long to wait for another process that computes the same, such as `"10min"`; `"0s"` is not at all.
+    wait: Option<String>,
     /// What a step may take.
     limits: LimitsFile,
 }
@@ -75,6 +77,8 @@ pub struct Config {
     pub roots: BTreeMap<String, PathBuf>,
     /// Memory that running steps may reserve together, in bytes.
     pub memory: Option<u64>,
+    /// How long to wait for another process that computes the same; none means as long as it takes.
+    pub wait: Option<Duration>,
     limits: Limits,
     /// The project's `harness.toml`, or where one would be looked for first.
     pub project_file: PathBuf,
@@ -193,6 +197,8 @@ impl Config {
             bail!("threads and jobs start at 1");
         }
         let limits = Limits::of(&near.limits, &far.limits)?;
+        let wait = env("HARNESS_WAIT").or(near.wait).or(far.wait).map(|text| duration(&text)).transpose();
+        let wait = wait.context("wait")?;
         let memory = near.memory.or(far.memory).map(|text| bytes(&text)).transpose().context("memory")?;
         let mut roots = far.roots;
         roots.extend(near.roots);
@@ -216,6 +222,7 @@ impl Config {
             worker: env("HARNESS_WORKER").map(PathBuf::from).or(near.worker).or(far.worker),
             roots,
             memory,
+            wait,
             limits,
             project_file: project.unwrap_or(folder.join("harness.toml")),
             folder,

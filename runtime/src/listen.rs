@@ -5,7 +5,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Something that takes events.
 pub trait Listener {
@@ -17,12 +17,17 @@ pub trait Listener {
 pub struct Lines<W: Write> {
     out: W,
     broken: bool,
+    /// When readers got the last line.
+    flushed: Instant,
 }
+
+/// Known results come by the thousand: their lines may wait so long for one write.
+const TOGETHER: Duration = Duration::from_millis(50);
 
 impl<W: Write> Lines<W> {
     /// Writes to `out`.
     pub fn new(out: W) -> Self {
-        Self { out, broken: false }
+        Self { out, broken: false, flushed: Instant::now() }
     }
 }
 
@@ -34,6 +39,11 @@ impl<W: Write> Listener for Lines<W> {
         let written = serde_json::to_vec(event).map_err(std::io::Error::from).and_then(|mut line| {
             line.push(b'\n');
             self.out.write_all(&line)?;
+            let known = matches!(event, Event::StepFinished { status: Status::Cached, .. });
+            if known && self.flushed.elapsed() < TOGETHER {
+                return Ok(());
+            }
+            self.flushed = Instant::now();
             self.out.flush()
         });
         // A closed pipe is the reader's choice; anything else is worth one word.

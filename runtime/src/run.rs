@@ -290,8 +290,9 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
                         }
                         if let Err(error) = &result {
                             self.stopping = true;
+                            self.finished[step] = None;
                             let state = &mut self.states[step];
-                            (state.status, state.finished) = (Status::Failed, None);
+                            state.status = Status::Failed;
                             state.error = Some(format!("its result could not be kept: {error}"));
                         }
                         self.report(step);
@@ -305,10 +306,13 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
         self.request.cache.commit()?;
         // What was never reached was skipped; say so once for each.
         for step in 0..self.states.len() {
-            if self.request.wanted[step] && self.states[step].finished.is_none() && self.states[step].error.is_none() {
+            if self.request.wanted[step] && self.finished[step].is_none() && self.states[step].error.is_none() {
                 let why = self.blocker(step);
                 self.conclude(step, Status::Skipped, None, Some(why), 0.0);
             }
+        }
+        for (state, finished) in self.states.iter_mut().zip(self.finished) {
+            state.finished = finished;
         }
         Ok(self.states)
     }
@@ -460,7 +464,6 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
     fn settle(&mut self, step: usize, status: Status, finished: Option<Finished>, error: Option<String>, wall_s: f64) {
         let state = &mut self.states[step];
         (state.status, state.error, state.wall_s) = (status, error, wall_s);
-        state.finished.clone_from(&finished);
         self.finished[step] = finished;
         if self.finished[step].is_some() {
             for &next in &self.dependents[step] {
@@ -489,7 +492,7 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
             key: state.key.map(|key| key.to_string()),
             status: state.status,
             wall_s: state.wall_s,
-            metrics: state.finished.as_ref().map(|finished| finished.record.metrics.clone()).unwrap_or_default(),
+            metrics: self.finished[step].as_ref().map(|finished| finished.record.metrics.clone()).unwrap_or_default(),
             error: state.error.clone(),
         });
     }
@@ -557,6 +560,8 @@ impl Slot<'_> {
         let say = |error: &dyn std::fmt::Display| Ended::Failed(error.to_string());
         let Task { action, step, label, .. } = task;
         let mut told = false;
+        let asked = Instant::now();
+        let patience = self.request.config.wait.unwrap_or(Duration::MAX);
         let lease = cache
             .wait_lease(&action.digest, &mut || {
                 if !told {
@@ -570,10 +575,20 @@ impl Slot<'_> {
                         text,
                     });
                 }
-                !self.request.cancel.load(Ordering::Relaxed)
+                !self.request.cancel.load(Ordering::Relaxed) && asked.elapsed() < patience
             })
             .map_err(|error| say(&error))?;
-        let Some(lease) = lease else { return Err(Ended::Cancelled) };
+        let Some(lease) = lease else {
+            if self.request.cancel.load(Ordering::Relaxed) {
+                return Err(Ended::Cancelled);
+            }
+            let holder = cache.holder(&action.digest).ok().flatten().unwrap_or("another process".into());
+            let patience = crate::listen::seconds(patience.as_secs_f64());
+            return Err(Ended::Failed(format!(
+                "{} computes it, and the configuration says not to wait longer than {patience} (`wait`)",
+                holder.trim()
+            )));
+        };
         if (told || !task.force)
             && let Some(finished) = action::lookup(cache, &action.digest).map_err(|error| say(&error))?
         {
@@ -713,8 +728,10 @@ impl Slot<'_> {
         }
         provenance.insert("threads".into(), self.request.config.threads.into());
         record.provenance = json!(provenance);
-        if log.is_file() {
-            record.log = Some(cache.put_file(log)?.0);
+        if let Ok(metadata) = std::fs::metadata(log) {
+            // Most print nothing, and that is stored already.
+            let stored = if metadata.len() == 0 { cache.put_bytes(&[])? } else { cache.put_file(log)? };
+            record.log = Some(stored.0);
         }
         stamp(&mut record, seconds);
         let before = cache.record(&task.action.digest)?;

@@ -93,12 +93,13 @@ pub fn run(arguments: &cli::Run) -> Result<ExitCode> {
 
     let id = run_id();
     let dir = cache.dir().join("runs").join(&id);
+    let resolved = serde_json::to_vec(program).unwrap_or_default();
     // A dry run leaves nothing behind: it is no result that anybody would look for.
     if !arguments.dry_run {
         std::fs::create_dir_all(&dir).with_context(|| format!("{} cannot be created", dir.display()))?;
         let _ = runs::Asked::now(arguments).write(&dir);
         let _ = std::fs::write(dir.join("source.exp"), &text.text);
-        let _ = std::fs::write(dir.join("program.json"), serde_json::to_vec_pretty(program).unwrap_or_default());
+        let _ = std::fs::write(dir.join("program.json"), &resolved);
     }
 
     let mut listeners: Vec<Box<dyn Listener>> = Vec::new();
@@ -175,15 +176,13 @@ pub fn run(arguments: &cli::Run) -> Result<ExitCode> {
     };
     let mut shown = None;
     if !arguments.dry_run {
-        let page = summary::build(&request, &text, &states, &claims, run);
-        let mut folders = vec![dir.clone(), cache.dir().join("summaries").join(stem(&arguments.file))];
-        folders.extend(arguments.out.clone());
-        for folder in folders {
-            match summary::write(&page, &folder) {
-                Ok(path) => shown = Some(path),
-                Err(error) => {
-                    emit(Event::Log { step: None, label: None, level: "warn".into(), text: format!("{error:#}") })
-                }
+        let home = cache.dir().join("summaries").join(stem(&arguments.file));
+        let standing = summary::standing(&request, &text, &states, &resolved);
+        let render = || summary::build(&request, &text, &states, &claims, run);
+        match summary::keep(&home, &standing, &dir, arguments.out.as_deref(), render) {
+            Ok(path) => shown = Some(path),
+            Err(error) => {
+                emit(Event::Log { step: None, label: None, level: "warn".into(), text: format!("{error:#}") })
             }
         }
     }
@@ -200,6 +199,8 @@ pub fn run(arguments: &cli::Run) -> Result<ExitCode> {
         summary: shown.map(|path: PathBuf| path.display().to_string()),
     });
     cache.flush();
+    // The process ends here: taking thousands of steps apart one by one would cost more than looking them up.
+    std::mem::forget((states, resolved, text));
     Ok(ExitCode::from(match () {
         () if interrupted => 130,
         () if failed > 0 => 1,

@@ -5,6 +5,7 @@ use crate::run::{Request, State};
 use crate::start::number;
 use crate::text::Text;
 use anyhow::{Context as _, Result};
+use harness_cache::Hasher;
 use harness_dsl::{CellRef, Claim, Column, Outcome, Pick, Verdict};
 use harness_protocol::Gallery;
 use harness_report as page;
@@ -280,6 +281,70 @@ fn plain(value: &Value) -> String {
         Value::Number(number) if number.is_f64() => page::format::number(number.as_f64().unwrap_or_default(), false),
         other => other.to_string(),
     }
+}
+
+/// Whatever decides the page, but not when it is made. A run that finds everything in the cache as the run before left
+/// it has the same, and needs no new page.
+pub fn standing(request: &Request<'_>, text: &Text, states: &[State], resolved: &[u8]) -> String {
+    let mut hasher = Hasher::default();
+    let mut add = |part: &[u8]| {
+        hasher.update(&(part.len() as u64).to_be_bytes());
+        hasher.update(part);
+    };
+    // Another build may render otherwise.
+    let build = std::env::current_exe().and_then(std::fs::metadata).map(|m| (m.len(), m.modified().ok()));
+    add(format!("{} {build:?}", env!("CARGO_PKG_VERSION")).as_bytes());
+    add(text.file.as_os_str().as_encoded_bytes());
+    add(text.text.as_bytes());
+    add(resolved);
+    for (state, wanted) in states.iter().zip(&request.wanted) {
+        let made = state.finished.as_ref().map(|finished| finished.record.finished_unix_ms);
+        add(&[u8::from(*wanted)]);
+        add(&state.key.map(|key| key.0).unwrap_or_default());
+        add(&made.unwrap_or_default().to_be_bytes());
+        add(state.error.as_deref().unwrap_or_default().as_bytes());
+        add(state.warnings.join("\n").as_bytes());
+    }
+    hasher.finish().to_string()
+}
+
+/// Keeps the page in `home`, rendered only where what stands there shows another standing, and puts it into the run's
+/// folder and, if named, into `out`; gives the place of the last one.
+///
+/// # Errors
+/// A folder cannot be written.
+pub fn keep(
+    home: &Path,
+    standing: &str,
+    run: &Path,
+    out: Option<&Path>,
+    render: impl FnOnce() -> page::Summary,
+) -> Result<PathBuf> {
+    const FILES: [&str; 2] = ["summary.html", "summary.md"];
+    let mark = home.join("standing");
+    let there = std::fs::read_to_string(&mark).is_ok_and(|found| found == standing)
+        && FILES.iter().all(|name| home.join(name).is_file());
+    if !there {
+        let _ = std::fs::remove_file(&mark);
+        write(&render(), home)?;
+        std::fs::write(&mark, standing).with_context(|| format!("{} cannot be written", mark.display()))?;
+    }
+    let mut path = home.join(FILES[0]);
+    for name in FILES {
+        let (from, to) = (home.join(name), run.join(name));
+        std::fs::hard_link(&from, &to)
+            .or_else(|_| std::fs::copy(&from, &to).map(|_| ()))
+            .with_context(|| format!("{} cannot be written", to.display()))?;
+    }
+    if let Some(out) = out {
+        std::fs::create_dir_all(out).with_context(|| format!("{} cannot be created", out.display()))?;
+        for name in FILES {
+            let to = out.join(name);
+            std::fs::copy(home.join(name), &to).with_context(|| format!("{} cannot be written", to.display()))?;
+        }
+        path = out.join(FILES[0]);
+    }
+    Ok(path)
 }
 
 /// Writes both renderings into `folder`; gives the HTML page's path.

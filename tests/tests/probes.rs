@@ -160,6 +160,10 @@ fn two_runs_at_once() {
     let mut lines = std::io::BufRead::lines(std::io::BufReader::new(second.stdout.take().unwrap()));
     let said = lines.by_ref().map(Result::unwrap).find(|line| line.contains("waits: ")).expect("it waits");
     assert!(said.contains(&format!("process {} on ", first.id())) && said.contains(" UTC computes it"), "{said}");
+    // A third one was told not to wait.
+    let third = test.command(&["run", "a.exp"]).env("HARNESS_WAIT", "0s").output().unwrap();
+    let said = String::from_utf8_lossy(&third.stderr);
+    assert!(third.status.code() == Some(1) && said.contains("not to wait longer than"), "{said}");
     test.write("go", "");
     let last = lines.map(Result::unwrap).last().unwrap();
     assert!(last.contains("\"executed\":0") && last.contains("\"cached\":1"), "{last}");

@@ -282,8 +282,13 @@ impl Checker<'_> {
     /// Like [`Self::record`], as a record value.
     fn record_value(&mut self, fields: &[FieldSyntax], scope: usize, bindings: &[Binding]) -> Record {
         let mut record = Record::new();
+        // A step may join thousands: what is new is not looked for among them.
+        let mut known = HashSet::new();
         for (path, value) in self.record(fields, scope, bindings) {
-            if path.len() == 1 {
+            let new = known.insert(path[0].clone());
+            if new && path.len() == 1 {
+                record.push((path[0].clone(), value));
+            } else if path.len() == 1 {
                 merge_record(&mut record, vec![(path[0].clone(), value)]);
             } else {
                 set(&mut record, &path, value);
