@@ -66,7 +66,8 @@ fn kills_and_damage() {
         let folder = *dice.pick(&["blobs", "records", "index.sled", "tmp"]);
         let files = trial.files(folder);
         if !files.is_empty() {
-            damage(dice.pick(&files), &mut dice);
+            let file = dice.pick(&files).clone();
+            damage(&file, &mut dice);
             *faults
                 .entry(match folder {
                     "blobs" => "damaged blobs",
