@@ -194,6 +194,14 @@ fn check_ratio(ratio: Span, field: &str, problems: &mut Vec<Problem>) {
 }
 
 impl Views {
+    /// How many crops there are of a picture.
+    pub fn count(&self) -> u64 {
+        match self {
+            Self::TwoCrops(_) => 2,
+            Self::MultiCrop(multi) => 2 + multi.small.count,
+        }
+    }
+
     /// Relations between the fields.
     pub fn problems(&self, field: &str) -> Vec<Problem> {
         let mut problems = Vec::new();
@@ -257,10 +265,26 @@ impl Default for Blur {
     }
 }
 
-/// What happens to each crop, in this order: jitter, grayscale, blur, flip (MoCo v2's `aug-plus`).
+/// What happens to each crop.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Augment {
+    /// In this order: jitter, grayscale, blur, flip (MoCo v2's `aug-plus`).
+    MocoV2(MocoV2),
+    /// For some crops, each time, one of two: a flip and AutoAugment's policy for ImageNet, or what MoCo v2 does.
+    AutoAugment(AutoAugment),
+}
+
+impl Default for Augment {
+    fn default() -> Self {
+        Self::MocoV2(MocoV2::default())
+    }
+}
+
+/// Jitter, grayscale, blur and flip.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Augment {
+pub struct MocoV2 {
     /// Colour jitter.
     pub jitter: Jitter,
     /// Chance of grayscale (ITU-R 601 luma).
@@ -273,8 +297,147 @@ pub struct Augment {
     pub flip: f64,
 }
 
-impl Default for Augment {
+impl Default for MocoV2 {
     fn default() -> Self {
         Self { jitter: Jitter::default(), grayscale: 0.2, blur: Blur::default(), flip: 0.5 }
+    }
+}
+
+/// AutoAugment (Cubuk et al. 2019) beside MoCo v2's augmentation. Pictures that AutoAugment is chosen for are flipped by
+/// the same chance, but neither jittered nor turned grey nor blurred.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct AutoAugment {
+    /// Crops that it is chosen for, by their index: 0 the query, 1 the key, then the small ones. The study takes all
+    /// but the key; of two crops that is `[0]`.
+    pub views: Vec<u64>,
+    /// Chance that it is chosen.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub probability: f64,
+    /// Whether it flips before or after the crop is taken.
+    pub flip_order: FlipOrder,
+    /// Colour jitter, where it is not chosen.
+    pub jitter: Jitter,
+    /// Chance of grayscale, where it is not chosen.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub grayscale: f64,
+    /// Blur, where it is not chosen.
+    pub blur: Blur,
+    /// Chance of a horizontal flip, in either case.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub flip: f64,
+}
+
+/// When AutoAugment's branch flips.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FlipOrder {
+    /// Crop, flip, AutoAugment: the study's script for constrained crops.
+    #[default]
+    AfterCrop,
+    /// Flip, crop, AutoAugment: its script for crops that are independent of each other.
+    BeforeCrop,
+}
+
+impl Default for AutoAugment {
+    fn default() -> Self {
+        let MocoV2 { jitter, grayscale, blur, flip } = MocoV2::default();
+        Self {
+            views: vec![0, 2, 3, 4, 5],
+            probability: 0.5,
+            flip_order: FlipOrder::default(),
+            jitter,
+            grayscale,
+            blur,
+            flip,
+        }
+    }
+}
+
+impl Augment {
+    /// What happens to crops that AutoAugment is not chosen for.
+    pub fn moco_v2(&self) -> MocoV2 {
+        match self {
+            Self::MocoV2(moco) => *moco,
+            Self::AutoAugment(auto) => {
+                MocoV2 { jitter: auto.jitter, grayscale: auto.grayscale, blur: auto.blur, flip: auto.flip }
+            }
+        }
+    }
+
+    /// Relations between the fields, and with the crops.
+    pub fn problems(&self, field: &str, views: &Views) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let (tag, sigma) = match self {
+            Self::MocoV2(_) => ("moco_v2", self.moco_v2().blur.sigma),
+            Self::AutoAugment(_) => ("auto_augment", self.moco_v2().blur.sigma),
+        };
+        let field = |name: &str| format!("{field}.{tag}.{name}");
+        if !(sigma.0 >= 0.0 && sigma.0 <= sigma.1) {
+            problems.push(Problem::new(&field("blur.sigma"), "radii are 0 <= low <= high"));
+        }
+        let Self::AutoAugment(auto) = self else { return problems };
+        let crops = views.count();
+        if auto.views.is_empty() {
+            problems
+                .push(Problem::new(&field("views"), "no crop is named; take `moco_v2` if none is to be chosen for"));
+        }
+        for (at, index) in auto.views.iter().enumerate() {
+            if *index >= crops {
+                let queries: Vec<String> =
+                    (0..crops).filter(|index| *index != 1).map(|index| index.to_string()).collect();
+                let text = format!(
+                    "there is no crop {index}: they are 0 to {}; all but the key are [{}]",
+                    crops - 1,
+                    queries.join(", ")
+                );
+                problems.push(Problem::new(&field("views"), text));
+                break;
+            }
+            if auto.views[..at].contains(index) {
+                problems.push(Problem::new(&field("views"), format!("crop {index} is named twice")));
+            }
+        }
+        let bound = matches!(views, Views::MultiCrop(multi) if multi.constrained);
+        if bound && auto.flip_order == FlipOrder::BeforeCrop {
+            problems.push(Problem::new(
+                &field("flip_order"),
+                "crops bound to the key crop lie in the picture as it is; take `after_crop`, or `constrained = false`",
+            ));
+        }
+        problems
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(augment: serde_json::Value, views: serde_json::Value) -> Vec<String> {
+        let augment: Augment = serde_json::from_value(augment).unwrap();
+        let views: Views = serde_json::from_value(views).unwrap();
+        augment.problems("augment", &views).into_iter().map(|p| format!("{}: {}", p.field, p.message)).collect()
+    }
+
+    #[test]
+    fn auto_augment_is_checked_against_the_crops() {
+        use serde_json::json;
+        let (two, six) = (json!({ "two_crops": {} }), json!({ "multi_crop": {} }));
+        assert_eq!(said(json!({ "auto_augment": {} }), six.clone()), [] as [&str; 0]);
+        assert_eq!(said(json!({ "auto_augment": { "views": [0] } }), two.clone()), [] as [&str; 0]);
+        assert_eq!(
+            said(json!({ "auto_augment": {} }), two),
+            ["augment.auto_augment.views: there is no crop 2: they are 0 to 1; all but the key are [0]"]
+        );
+        assert_eq!(
+            said(json!({ "auto_augment": { "views": [0, 2, 0], "blur": { "sigma": [2.0, 0.1] } } }), six.clone()),
+            [
+                "augment.auto_augment.blur.sigma: radii are 0 <= low <= high",
+                "augment.auto_augment.views: crop 0 is named twice"
+            ]
+        );
+        let before = json!({ "auto_augment": { "flip_order": "before_crop" } });
+        assert_eq!(said(before.clone(), six).len(), 1);
+        assert_eq!(said(before, json!({ "multi_crop": { "constrained": false } })), [] as [&str; 0]);
     }
 }

@@ -21,7 +21,8 @@ fn recipe(large: usize, small: usize) -> Recipe {
     crops.extend(std::iter::repeat_n(bound, small));
     let jitter = Jitter { probability: 0.8, brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.1 };
     let blur = Blur { probability: 0.5, sigma: (0.1, 2.0) };
-    Recipe { crops, augment: Augment { jitter: Some(jitter), grayscale: 0.2, blur: Some(blur), flip: 0.5 } }
+    let augment = Augment { jitter: Some(jitter), grayscale: 0.2, blur: Some(blur), flip: 0.5 };
+    Recipe { crops, augment, auto_augment: None }
 }
 
 /// Waves with noise: about as many bytes as a photograph of the size.

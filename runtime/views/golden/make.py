@@ -11,6 +11,7 @@ argument, CRC-32 of what it makes of all 2^24 colours (red changes slowest, rows
 torchvision (`transforms/functional_pil.py`) that the file's own functions are named for, written with Pillow alone.
 """
 
+import math
 import random
 import zlib
 from pathlib import Path
@@ -18,10 +19,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import PIL
-from PIL import Image, ImageEnhance, ImageFilter, features
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps, features
 
 HERE = Path(__file__).parent
 BILINEAR, BICUBIC, NEAREST = Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.NEAREST
+AFFINE = Image.Transform.AFFINE
 lines = []
 
 
@@ -269,6 +271,83 @@ def decoding(made):
         case("decode_index", [], f"mask-{bits}bit.png", Image.fromarray(few, "L"))
 
 
+def more_files(made):
+    """Rarer files, again as `open().convert("RGB")` gives them."""
+    base = made["scene.png"]
+    inks = (HERE / "cmyk.jpg").read_bytes()
+    adobe = inks.index(b"Adobe\0")
+    # The same numbers read as luma, chroma and black: Adobe's YCCK.
+    (HERE / "ycck.jpg").write_bytes(inks[: adobe + 11] + b"\x02" + inks[adobe + 12 :])
+    keep("rgb.jpg", base, quality=90, keep_rgb=True)
+    keep("tall-chroma.jpg", base, quality=90, subsampling=1)
+    for orientation in (3, 8):
+        turned = Image.Exif()
+        turned[0x0112] = orientation
+        keep(f"turned-{orientation}.png", made["odd.png"], exif=turned)
+    low = np.random.default_rng(8).integers(0, 256, (48, 64, 3), np.uint16)
+    deep = np.asarray(base).astype(np.uint16) * 256 + low
+    (HERE / "deep-noise.png").write_bytes(cv2.imencode(".png", deep[..., ::-1])[1].tobytes())
+    (HERE / "deep.tif").write_bytes(cv2.imencode(".tif", deep[..., ::-1])[1].tobytes())
+    keep("grey.tif", base.convert("L"), compression="tiff_deflate")
+    keep("bits.tif", base.convert("1"))
+    keep("inks.tif", base.convert("CMYK"))
+    keep("palette.bmp", base.quantize(37))
+    keep("grey.pgm", base.convert("L"))
+    keep("clear.webp", Image.merge("RGBA", (*base.split(), base.convert("L"))), lossless=True, exact=True)
+    for name in ["ycck.jpg", "rgb.jpg", "tall-chroma.jpg", "turned-3.png", "turned-8.png", "deep-noise.png",
+                 "deep.tif", "grey.tif", "bits.tif", "inks.tif", "palette.bmp", "grey.pgm", "clear.webp"]:
+        case("decode", [], name, Image.open(HERE / name).convert("RGB"))
+
+
+def auto_augment(made):
+    """The operations of AutoAugment; those of colour that are not named here are among the colours above."""
+
+    def sheared(picture, along, angle):
+        # Inverse of a shear about the centre; the study takes the tangent of the value.
+        slope, (w, h) = math.tan(angle), picture.size
+        matrix = (1, slope, -slope * h / 2, 0, 1, 0) if along == "x" else (1, 0, 0, slope, 1, -slope * w / 2)
+        return picture.transform(picture.size, AFFINE, matrix, NEAREST)
+
+    # Few levels in the middle of the range, so that stretching and equalising have something to do.
+    narrow = made["scene.png"].point(lambda level: 60 + level // 9 * 5)
+    keep("narrow.png", narrow, optimize=True)
+    made = {**made, "narrow.png": narrow}
+    for name in ["scene.png", "colours.png", "narrow.png", "dot.png", "row.png"]:
+        case("equalize", [], name, ImageOps.equalize(made[name]))
+        case("auto_contrast", [], name, ImageOps.autocontrast(made[name]))
+    case("invert", [], "scene.png", ImageOps.invert(made["scene.png"]))
+    for bits in range(1, 9):
+        case("posterize", [bits], "scene.png", ImageOps.posterize(made["scene.png"], bits))
+    for m in range(10):
+        threshold = 256 * (1 - m / 9)
+        case("solarize", [threshold], "colours.png", ImageOps.solarize(made["colours.png"], threshold))
+    for name in ["scene.png", "odd.png", "colours.png", "dot.png", "row.png"]:
+        for factor in [0.3, 1.7] if name != "scene.png" else [0.0, 0.1, 0.3, 1.0, 1.7, 1.9]:
+            case("sharpness", [factor], name, ImageEnhance.Sharpness(made[name]).enhance(factor))
+    for name in ["colours.png", "narrow.png"]:
+        for m in [1, 2, 4, 8, 9]:
+            for factor in [1 - 0.9 * m / 9, 1 + 0.9 * m / 9]:
+                case("saturation", [factor], name, ImageEnhance.Color(made[name]).enhance(factor))
+                case("contrast", [factor], name, ImageEnhance.Contrast(made[name]).enhance(factor))
+                case("brightness", [factor], name, ImageEnhance.Brightness(made[name]).enhance(factor))
+    square = scene(96, 96, 6)
+    keep("square.png", square, optimize=True)
+    made["square.png"] = square
+    for name in ["square.png", "odd.png", "row.png", "dot.png"]:
+        picture = made[name]
+        w, h = picture.size
+        for m in [3, 8, 9] if name != "dot.png" else [9]:
+            for sign in (-1, 1):
+                degrees, angle = sign * 30 * m / 9, sign * 0.3 * m / 9
+                case("rotate", [degrees], name, picture.rotate(degrees, NEAREST))
+                case("shear_x", [angle], name, sheared(picture, "x", angle))
+                case("shear_y", [angle], name, sheared(picture, "y", angle))
+                right, down = (int(sign * 150 / 331 * m / 9 * side) for side in (w, h))
+                moved = picture.transform(picture.size, AFFINE, (1, 0, -right, 0, 1, -down), NEAREST)
+                case("translate", [right, down], name, moved)
+    case("rotate", [0.0], "odd.png", made["odd.png"].rotate(0.0, NEAREST))
+
+
 def every_colour():
     channels = np.arange(2**24, dtype=np.uint32)
     rgb = np.stack([channels >> 16, channels >> 8 & 255, channels & 255], -1).astype(np.uint8)
@@ -290,6 +369,8 @@ def main():
     blurs(made)
     warps(made)
     decoding(made)
+    more_files(made)
+    auto_augment(made)
     every_colour()
     versions = (f"# Pillow {PIL.__version__}, libjpeg-turbo {features.version('libjpeg_turbo')}, OpenCV {cv2.__version__}, "
                 f"numpy {np.__version__}")

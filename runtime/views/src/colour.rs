@@ -45,6 +45,26 @@ pub fn saturation(picture: &mut Picture, factor: f64) {
     }
 }
 
+/// Sharpness: blends with the picture smoothed by a 3 × 3 filter whose centre weighs 5 of 13 (`ImageFilter.SMOOTH`);
+/// the pixels at the border are taken as they are.
+pub fn sharpness(picture: &mut Picture, factor: f64) {
+    let (width, height) = (picture.width, picture.height);
+    if width < 3 || height < 3 {
+        return;
+    }
+    let (stride, source) = (3 * width, picture.data.clone());
+    for y in 1..height - 1 {
+        let rows = [y - 1, y, y + 1].map(|y| &source[y * stride..(y + 1) * stride]);
+        for at in 3..stride - 3 {
+            let across = |row: &[u8]| u32::from(row[at - 3]) + u32::from(row[at]) + u32::from(row[at + 3]);
+            let sum: u32 = rows.iter().map(|row| across(row)).sum::<u32>() + 4 * u32::from(rows[1][at]);
+            // Rounded; 13 is odd, so there is no half to be unsure about.
+            let smooth = ((2 * sum + 13) / 26) as u8;
+            picture.data[y * stride + at] = blend(smooth, rows[1][at], factor as f32);
+        }
+    }
+}
+
 /// Hue: through Pillow's 8-bit HSV, the hue shifted by `shift` turns with wrap-around.
 ///
 /// What depends on the hue alone is in a table. Greys need no case of their own: their saturation of 0 gives three

@@ -1,8 +1,8 @@
 //! From the bytes of a file to a picture, as Pillow's `open().convert("RGB")` gives it: EXIF orientation is left alone,
 //! alpha is dropped, not blended.
 //!
-//! JPEG goes through libjpeg-turbo, which Pillow uses too, so the bytes are equal. One departure is meant: a 16-bit
-//! grey PNG gives its high bytes, where Pillow cuts every value above 255 down to white.
+//! JPEG goes through libjpeg-turbo, which Pillow uses too, so the bytes are equal. One departure is meant: a
+//! 16-bit grey picture gives its high bytes, where Pillow cuts every value above 255 down to white.
 
 use std::io::Cursor;
 
@@ -207,7 +207,17 @@ fn decode_other(bytes: &[u8]) -> Result<Picture, DecodeError> {
     let (width, height) = decoder.dimensions();
     check(width as usize, height as usize)?;
     let image = image::DynamicImage::from_decoder(decoder).map_err(other)?;
-    Ok(Picture { width: width as usize, height: height as usize, data: image.into_rgb8().into_raw() })
+    // Of 16 bits the high 8 are kept; the crate's conversion would round.
+    let high = |values: Vec<u16>| values.into_iter().map(|value| (value >> 8) as u8).collect();
+    let data = match image {
+        image::DynamicImage::ImageRgb16(deep) => high(deep.into_raw()),
+        image::DynamicImage::ImageRgba16(_) => high(image.into_rgb16().into_raw()),
+        image::DynamicImage::ImageLuma16(_) | image::DynamicImage::ImageLumaA16(_) => {
+            high(image.into_luma16().into_raw().into_iter().flat_map(|grey| [grey; 3]).collect())
+        }
+        image => image.into_rgb8().into_raw(),
+    };
+    Ok(Picture { width: width as usize, height: height as usize, data })
 }
 
 /// Reads a grey or palette PNG of at most 8 bits as indices; the palette's colours do not matter.

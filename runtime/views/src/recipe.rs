@@ -4,7 +4,7 @@ use crate::crop::{CropBox, constrained_crop, random_resized_crop};
 use crate::picture::Picture;
 use crate::resize::{Filter, resize_crop};
 use crate::rng::Stream;
-use crate::{blur, colour};
+use crate::{auto_augment, blur, colour};
 
 /// One crop of a recipe.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,6 +67,19 @@ pub struct Augment {
     pub flip: f64,
 }
 
+/// AutoAugment in place of [`Augment`]: each time that one of these crops is made, one of the two is chosen.
+///
+/// The other branch is a flip, with [`Augment::flip`]'s chance, then AutoAugment; no jitter, grayscale or blur.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AutoAugment {
+    /// Indices of the crops. The study takes all but the key, which has index 1.
+    pub crops: Vec<usize>,
+    /// Chance of AutoAugment, from 0 to 1. The study uses a half.
+    pub probability: f64,
+    /// Whether, in that branch, the picture is flipped before the crop is taken from it.
+    pub flip_first: bool,
+}
+
 /// Crops and what happens to them.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Recipe {
@@ -74,6 +87,8 @@ pub struct Recipe {
     pub crops: Vec<Crop>,
     /// What happens to each.
     pub augment: Augment,
+    /// AutoAugment of some of them.
+    pub auto_augment: Option<AutoAugment>,
 }
 
 /// A number in a recipe that has no meaning.
@@ -135,6 +150,13 @@ impl Recipe {
             within("blur.probability".into(), blur.probability, 1.0)?;
             span("blur.sigma".into(), blur.sigma, true)?;
         }
+        if let Some(auto) = &self.auto_augment {
+            within("auto_augment.probability".into(), auto.probability, 1.0)?;
+            if let Some(index) = auto.crops.iter().find(|&&index| index >= self.crops.len()) {
+                let wanted = format!("the index of a crop, below {}", self.crops.len());
+                return wrong("auto_augment.crops".into(), index.to_string(), wanted);
+            }
+        }
         within("flip".into(), self.augment.flip, 1.0)
     }
 }
@@ -173,48 +195,122 @@ pub fn boxes(w: usize, h: usize, recipe: &Recipe, key: ViewKey) -> Vec<CropBox> 
     boxes
 }
 
-/// The views of a picture. Recipes that share a seed draw the same numbers for the crops they have in common.
-pub fn views(picture: &Picture, recipe: &Recipe, key: ViewKey) -> Vec<Picture> {
-    boxes(picture.width, picture.height, recipe, key)
-        .iter()
-        .zip(&recipe.crops)
-        .enumerate()
-        .map(|(index, (place, crop))| {
-            let part = (place.left, place.top, place.width, place.height);
-            let view = resize_crop(picture, part, crop.size, crop.size, Filter::Bilinear);
-            let mut stream = Stream::new(key.seed, "augment", key.epoch, key.picture, index as u64);
-            augment(view, &recipe.augment, &mut stream)
-        })
-        .collect()
+/// How one view is made: everything that is random about it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// Where it is taken.
+    pub place: CropBox,
+    /// The numbers of its augmentation.
+    pub draws: Draws,
+    /// AutoAugment's operations, if it was chosen over the augmentation.
+    pub auto_augment: Option<[Option<auto_augment::Operation>; 2]>,
 }
 
-/// Augments one view. Every number is drawn whether it is used or not, so that changing one chance moves no other.
-pub fn augment(mut view: Picture, augment: &Augment, stream: &mut Stream) -> Picture {
-    let jittered = stream.unit();
-    let factors: [f64; 4] = std::array::from_fn(|_| stream.uniform(-1.0, 1.0));
-    let order = stream.permutation(4);
-    if let Some(jitter) = augment.jitter
-        && jittered < jitter.probability
-    {
-        for operation in order {
-            match operation {
-                0 => colour::brightness(&mut view, (1.0 + jitter.brightness * factors[0]).max(0.0)),
-                1 => colour::contrast(&mut view, (1.0 + jitter.contrast * factors[1]).max(0.0)),
-                2 => colour::saturation(&mut view, (1.0 + jitter.saturation * factors[2]).max(0.0)),
-                _ => colour::hue(&mut view, jitter.hue * factors[3]),
-            }
+/// How the views of a `w` × `h` picture are made. Recipes that share a seed draw the same numbers for what they have in
+/// common: boxes of large crops, jitter, flips.
+pub fn plans(w: usize, h: usize, recipe: &Recipe, key: ViewKey) -> Vec<Plan> {
+    let plan = |(index, place): (usize, CropBox)| {
+        let stream = |purpose| Stream::new(key.seed, purpose, key.epoch, key.picture, index as u64);
+        let auto = recipe.auto_augment.as_ref().filter(|auto| auto.crops.contains(&index));
+        let auto_augment = auto.and_then(|auto| {
+            let (mut stream, side) = (stream("auto_augment"), recipe.crops[index].size);
+            let chosen = stream.bernoulli(auto.probability);
+            chosen.then(|| auto_augment::draw(&mut stream, (side, side)))
+        });
+        Plan { place, draws: Draws::new(&mut stream("augment")), auto_augment }
+    };
+    boxes(w, h, recipe, key).into_iter().enumerate().map(plan).collect()
+}
+
+/// The views of a picture.
+pub fn views(picture: &Picture, recipe: &Recipe, key: ViewKey) -> Vec<Picture> {
+    let plans = plans(picture.width, picture.height, recipe, key);
+    plans.iter().zip(&recipe.crops).map(|(plan, crop)| view(picture, recipe, crop, plan)).collect()
+}
+
+/// One view, as planned.
+fn view(picture: &Picture, recipe: &Recipe, crop: &Crop, plan: &Plan) -> Picture {
+    let CropBox { top, left, height, width, .. } = plan.place;
+    let (augment, side) = (&recipe.augment, crop.size);
+    let flipped = plan.draws.flip < augment.flip;
+    let Some(operations) = plan.auto_augment else {
+        let view = resize_crop(picture, (left, top, width, height), side, side, Filter::Bilinear);
+        return plan.draws.apply(view, augment);
+    };
+    let first = recipe.auto_augment.as_ref().is_some_and(|auto| auto.flip_first);
+    let mut view = if flipped && first {
+        // What lies at the box in the flipped picture, without flipping all of it.
+        let left = picture.width.saturating_sub(left + width);
+        let part = picture.cropped(left, top, width, height).flipped();
+        resize_crop(&part, (0, 0, part.width, part.height), side, side, Filter::Bilinear)
+    } else {
+        let view = resize_crop(picture, (left, top, width, height), side, side, Filter::Bilinear);
+        if flipped { view.flipped() } else { view }
+    };
+    operations.into_iter().flatten().for_each(|operation| operation.apply(&mut view));
+    view
+}
+
+/// The random numbers of a view's augmentation, each uniform in 0..1 where nothing else is said. All are drawn whether
+/// they are used or not, so that changing one chance moves no other.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Draws {
+    jitter: f64,
+    /// Of brightness, contrast, saturation and hue, in −1..1.
+    factors: [f64; 4],
+    /// 0 to 3 in the order of the operations.
+    order: Vec<usize>,
+    grayscale: f64,
+    blur: f64,
+    radius: f64,
+    flip: f64,
+}
+
+impl Draws {
+    /// Draws them.
+    pub fn new(stream: &mut Stream) -> Self {
+        // Fields are drawn in the order they are written in.
+        Self {
+            jitter: stream.unit(),
+            factors: std::array::from_fn(|_| stream.uniform(-1.0, 1.0)),
+            order: stream.permutation(4),
+            grayscale: stream.unit(),
+            blur: stream.unit(),
+            radius: stream.unit(),
+            flip: stream.unit(),
         }
     }
-    if stream.bernoulli(augment.grayscale) {
-        colour::grayscale(&mut view);
+
+    /// Augments a view.
+    pub fn apply(&self, mut view: Picture, augment: &Augment) -> Picture {
+        if let Some(jitter) = augment.jitter
+            && self.jitter < jitter.probability
+        {
+            let factors = self.factors;
+            for operation in &self.order {
+                match operation {
+                    0 => colour::brightness(&mut view, (1.0 + jitter.brightness * factors[0]).max(0.0)),
+                    1 => colour::contrast(&mut view, (1.0 + jitter.contrast * factors[1]).max(0.0)),
+                    2 => colour::saturation(&mut view, (1.0 + jitter.saturation * factors[2]).max(0.0)),
+                    _ => colour::hue(&mut view, jitter.hue * factors[3]),
+                }
+            }
+        }
+        if self.grayscale < augment.grayscale {
+            colour::grayscale(&mut view);
+        }
+        if let Some(blur) = augment.blur
+            && self.blur < blur.probability
+        {
+            blur::gaussian_blur(&mut view, blur.sigma.0 + (blur.sigma.1 - blur.sigma.0) * self.radius);
+        }
+        if self.flip < augment.flip { view.flipped() } else { view }
     }
-    let (blurred, radius) = (stream.unit(), stream.unit());
-    if let Some(blur) = augment.blur
-        && blurred < blur.probability
-    {
-        blur::gaussian_blur(&mut view, blur.sigma.0 + (blur.sigma.1 - blur.sigma.0) * radius);
-    }
-    if stream.bernoulli(augment.flip) { view.flipped() } else { view }
+}
+
+/// Augments one view with numbers drawn from the stream.
+pub fn augment(view: Picture, augment: &Augment, stream: &mut Stream) -> Picture {
+    Draws::new(stream).apply(view, augment)
 }
 
 #[cfg(test)]
@@ -229,7 +325,13 @@ mod tests {
         crops.extend(std::iter::repeat_n(tiny, small));
         let jitter = Jitter { probability: 0.8, brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.1 };
         let blur = Blur { probability: 0.5, sigma: (0.1, 2.0) };
-        Recipe { crops, augment: Augment { jitter: Some(jitter), grayscale: 0.2, blur: Some(blur), flip: 0.5 } }
+        let augment = Augment { jitter: Some(jitter), grayscale: 0.2, blur: Some(blur), flip: 0.5 };
+        Recipe { crops, augment, auto_augment: None }
+    }
+
+    fn with_auto_augment() -> Recipe {
+        let auto = AutoAugment { crops: vec![0, 2, 3, 4, 5], probability: 0.5, flip_first: false };
+        Recipe { auto_augment: Some(auto), ..recipe(4) }
     }
 
     fn noise() -> Picture {
@@ -245,6 +347,61 @@ mod tests {
         assert_ne!(two[0], two[1]);
         assert!(six[2..].iter().all(|view| view.width == 8));
         assert_ne!(two, views(&noise(), &recipe(0), ViewKey { epoch: 2, ..key }));
+    }
+
+    /// What pairs of runs are compared by: AutoAugment moves nothing but the crops that it was chosen for.
+    #[test]
+    fn auto_augment_takes_half_of_the_other_crops_and_leaves_the_key_alone() {
+        let (mut chosen, n) = ([0; 6], 500);
+        for picture in 0..n {
+            let key = ViewKey { seed: 5, epoch: 0, picture };
+            let (plain, auto) = (recipe(4), with_auto_augment());
+            let (without, with) = (views(&noise(), &plain, key), views(&noise(), &auto, key));
+            let (old, new) = (plans(40, 30, &plain, key), plans(40, 30, &auto, key));
+            for index in 0..6 {
+                assert_eq!((old[index].place, &old[index].draws), (new[index].place, &new[index].draws));
+                match new[index].auto_augment {
+                    None => assert_eq!(without[index], with[index]),
+                    Some(operations) => {
+                        chosen[index] += 1;
+                        let CropBox { top, left, height, width, .. } = new[index].place;
+                        let side = auto.crops[index].size;
+                        let part = (left, top, width, height);
+                        let mut view = resize_crop(&noise(), part, side, side, Filter::Bilinear);
+                        if new[index].draws.flip < 0.5 {
+                            view = view.flipped();
+                        }
+                        operations.into_iter().flatten().for_each(|operation| operation.apply(&mut view));
+                        assert_eq!(view, with[index]);
+                    }
+                }
+            }
+        }
+        assert_eq!(chosen[1], 0);
+        // Four standard deviations of 500 fair choices.
+        assert!([0, 2, 3, 4, 5].iter().all(|&index| (206..=294).contains(&chosen[index])), "{chosen:?}");
+    }
+
+    /// The order of the study's script for independent crops: the whole picture is flipped, then cropped.
+    #[test]
+    fn a_flip_may_come_before_the_crop() {
+        let mut first = with_auto_augment();
+        first.crops.iter_mut().for_each(|crop| crop.inside = None);
+        first.augment.flip = 1.0;
+        first.auto_augment = Some(AutoAugment { crops: vec![0, 3], probability: 1.0, flip_first: true });
+        let picture = noise();
+        for index in 0..40 {
+            let key = ViewKey { seed: 6, epoch: 0, picture: index };
+            let made = views(&picture, &first, key);
+            for (crop, plan) in [0, 3].map(|at| (at, plans(40, 30, &first, key).swap_remove(at))) {
+                let CropBox { top, left, height, width, .. } = plan.place;
+                let side = first.crops[crop].size;
+                let part = (left, top, width, height);
+                let mut view = resize_crop(&picture.flipped(), part, side, side, Filter::Bilinear);
+                plan.auto_augment.unwrap().into_iter().flatten().for_each(|operation| operation.apply(&mut view));
+                assert_eq!(view, made[crop]);
+            }
+        }
     }
 
     #[test]
@@ -276,6 +433,13 @@ mod tests {
         assert_eq!(broken(&|r| r.augment.flip = 1.5), "flip is 1.5; it must be from 0 to 1");
         assert!(broken(&|r| r.augment.grayscale = f64::NAN).starts_with("grayscale is NaN"));
         assert!(broken(&|r| r.crops[0].size = 0).starts_with("crops[0].size is 0"));
+        let mut few = Recipe { crops: recipe(0).crops, ..with_auto_augment() };
+        assert_eq!(
+            few.check().unwrap_err().to_string(),
+            "auto_augment.crops is 2; it must be the index of a crop, below 2"
+        );
+        few.auto_augment = Some(AutoAugment { crops: vec![0], probability: 2.0, flip_first: false });
+        assert!(few.check().unwrap_err().to_string().starts_with("auto_augment.probability is 2"));
     }
 
     #[test]

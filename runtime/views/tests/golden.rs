@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use harness_views::{
-    DecodeError, Filter, IndexMask, Picture, blur, centre_crop, colour, decode_index, decode_rgb, probe_size, resize,
-    resize_box, resize_crop, resize_index_nearest, resize_shorter, warp,
+    DecodeError, Filter, IndexMask, Picture, affine, blur, centre_crop, colour, decode_index, decode_rgb, probe_size,
+    resize, resize_box, resize_crop, resize_index_nearest, resize_shorter, tone, warp,
 };
 
 fn read(name: &str) -> Vec<u8> {
@@ -86,6 +86,16 @@ fn outcome(case: &Case) -> (usize, usize, Vec<u8>) {
         "saturation" => in_place(&|p| colour::saturation(p, number(0))),
         "hue" => in_place(&|p| colour::hue(p, number(0))),
         "grayscale" => in_place(&colour::grayscale),
+        "sharpness" => in_place(&|p| colour::sharpness(p, number(0))),
+        "posterize" => in_place(&|p| tone::posterize(p, case.number(0))),
+        "solarize" => in_place(&|p| tone::solarize(p, number(0))),
+        "invert" => in_place(&tone::invert),
+        "equalize" => in_place(&tone::equalize),
+        "auto_contrast" => in_place(&tone::auto_contrast),
+        "rotate" => affine::rotate(&picture(source), number(0)),
+        "shear_x" => affine::shear_x(&picture(source), number(0)),
+        "shear_y" => affine::shear_y(&picture(source), number(0)),
+        "translate" => affine::translate(&picture(source), case.number(0), case.number(1)),
         "flip" => picture(source).flipped(),
         "blur" => in_place(&|p| blur::gaussian_blur(p, number(0))),
         "rotate_scale" => {
@@ -134,7 +144,7 @@ fn operations_give_what_pillow_and_opencv_give() {
         *counts.entry(case.operation).or_default() += 1;
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(counts.len() == 17 && counts.values().all(|&count| count >= 1), "{counts:?}");
+    assert!(counts.len() == 27 && counts.values().all(|&count| count >= 1), "{counts:?}");
 }
 
 /// Colour arithmetic has no room for luck: all of the 2^24 colours, by checksum.

@@ -308,9 +308,7 @@ impl StepKind for Pretrain {
         if self.checkpoint.is_some_and(|checkpoint| checkpoint.interval.0.is_nan() || checkpoint.interval.0 < 0.0) {
             problems.push(Problem::new("checkpoint.interval", "a time is 0 or more"));
         }
-        if self.augment.blur.sigma.0 < 0.0 || self.augment.blur.sigma.0 > self.augment.blur.sigma.1 {
-            problems.push(Problem::new("augment.blur.sigma", "radii are 0 <= low <= high"));
-        }
+        problems.extend(self.augment.problems("augment", &self.views));
         if let Some(Monitor::Knn(knn)) = &self.monitor {
             problems.extend(knn.transform.problems("monitor.knn.transform"));
         }

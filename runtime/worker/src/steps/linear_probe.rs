@@ -204,7 +204,8 @@ impl Probe<'_> {
             ratio: (3.0 / 4.0, 4.0 / 3.0),
             inside: None,
         };
-        let recipe = Recipe { crops: vec![crop], augment: Augment { flip: augment.flip, ..Augment::default() } };
+        let augment = Augment { flip: augment.flip, ..Augment::default() };
+        let recipe = Recipe { crops: vec![crop], augment, auto_augment: None };
         let (pictures, prepare, seed): (_, Prepare, _) = (pictures.clone(), self.encoder.prepare(), self.params.seed);
         let threads = self.context.threads();
         Some(ordered(threads, 2 * BATCH, order.to_vec(), move |index| {

@@ -206,7 +206,9 @@ fn pretraining_learns() {
     let change = json!({
         "epochs": 16, "batch": 16, "contrast": { "moco": { "dim": 16, "queue": 32, "momentum": 0.9, "temperature": 0.1 } },
         "views": { "two_crops": { "size": 16, "scale": [0.6, 1.0] } },
-        "augment": { "jitter": { "probability": 0.0 }, "grayscale": 0.0, "blur": { "probability": 0.0 }, "flip": 0.0 },
+        "augment": { "moco_v2": {
+            "jitter": { "probability": 0.0 }, "grayscale": 0.0, "blur": { "probability": 0.0 }, "flip": 0.0,
+        } },
         "optimizer": { "sgd": { "lr": 0.1 } }, "batch_norm": { "groups": 1 },
     });
     let outcome = bench.run(&bench.job("a", "pretrain", pretrain(&data, change))).outcome();

@@ -3,7 +3,7 @@
 use harness_protocol::steps::pretrain::{Contrast, Pretrain as Params};
 use harness_protocol::transform::{self, Views};
 use harness_views::loader::{Ordered, ordered_from};
-use harness_views::{Augment, Blur, Constraint, Crop, Jitter, Recipe, ViewKey, views};
+use harness_views::{Augment, AutoAugment, Blur, Constraint, Crop, Jitter, Recipe, ViewKey, views};
 
 use crate::data::Pictures;
 use crate::error::{Error, Result};
@@ -170,7 +170,7 @@ fn recipe(params: &Params) -> (Recipe, Sides) {
     if matches!(params.contrast, Contrast::Supervised(_)) {
         crops.truncate(1);
     }
-    let transform::Augment { jitter, grayscale, blur, flip } = params.augment;
+    let transform::MocoV2 { jitter, grayscale, blur, flip } = params.augment.moco_v2();
     let augment = Augment {
         jitter: Some(Jitter {
             probability: jitter.probability,
@@ -183,7 +183,15 @@ fn recipe(params: &Params) -> (Recipe, Sides) {
         blur: Some(Blur { probability: blur.probability, sigma: blur.sigma.ends() }),
         flip,
     };
-    (Recipe { crops, augment }, sides)
+    let auto_augment = match &params.augment {
+        transform::Augment::MocoV2(_) => None,
+        transform::Augment::AutoAugment(auto) => Some(AutoAugment {
+            crops: auto.views.iter().map(|&index| index as usize).collect(),
+            probability: auto.probability,
+            flip_first: auto.flip_order == transform::FlipOrder::BeforeCrop,
+        }),
+    };
+    (Recipe { crops, augment, auto_augment }, sides)
 }
 
 #[cfg(test)]

@@ -163,7 +163,7 @@ fn labels_teach_and_resume_as_contrast_does() {
     let change = json!({
         "contrast": { "supervised": {} }, "epochs": 12, "batch": 12, "batch_norm": { "groups": 1 },
         "views": { "two_crops": { "size": 16, "scale": [0.6, 1.0] } }, "optimizer": { "sgd": { "lr": 0.1 } },
-        "augment": { "jitter": { "probability": 0.0 }, "blur": { "probability": 0.0 }, "flip": 0.0 },
+        "augment": { "moco_v2": { "jitter": { "probability": 0.0 }, "blur": { "probability": 0.0 }, "flip": 0.0 } },
     });
     let whole = bench.job("whole", "pretrain", params(&data, change.clone()));
     let outcome = bench.run(&whole).outcome();
@@ -280,7 +280,9 @@ fn without_momentum_it_fails() {
         let change = json!({
             "epochs": 14, "batch": 12, "contrast": { "moco": { "dim": 16, "queue": 96, "momentum": momentum, "temperature": 0.1 } },
             "views": { "two_crops": { "size": 16, "scale": [0.6, 1.0] } },
-            "augment": { "jitter": { "probability": 0.0 }, "grayscale": 0.0, "blur": { "probability": 0.0 }, "flip": 0.0 },
+            "augment": { "moco_v2": {
+                "jitter": { "probability": 0.0 }, "grayscale": 0.0, "blur": { "probability": 0.0 }, "flip": 0.0,
+            } },
             "optimizer": { "sgd": { "lr": 0.1 } }, "batch_norm": { "groups": 1 },
         });
         let job = bench.job(&momentum.to_string(), "pretrain", params(&data, change));
