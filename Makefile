@@ -5,7 +5,7 @@ export PATH := $(PATH):$(CURDIR)/.tools/cmake/cmake/data/bin
 CARGO ?= cargo
 HARNESS := target/release/harness
 
-.PHONY: quickstart test build setup bench bench-engine soak fmt clean
+.PHONY: quickstart test build setup bench bench-engine bench-views soak fmt clean
 
 quickstart: build        ## run experiments/quickstart.exp and say where its summary is
 	$(HARNESS) run experiments/quickstart.exp
@@ -23,11 +23,15 @@ setup:                   ## what the build needs: libtorch, cmake, nasm
 	@.ci/libtorch
 
 bench: build             ## speed, as ratios measured alternately in one run
-	$(CARGO) bench --locked -p harness-views
+	$(MAKE) bench-views
 	python3 tests/bench/engine.py $(BENCH)
 
 bench-engine: build      ## the engine alone, beside make; BENCH="--peers DIR" adds DVC, Snakemake and redun
 	python3 tests/bench/engine.py $(BENCH)
+
+bench-views: setup       ## the picture path beside torchvision's with Pillow
+	$(CARGO) build --release --locked -p harness-views --example throughput
+	tests/bench/python tests/bench/views.py target/release/examples/throughput
 
 soak: build              ## kills, damage, a full disk, I/O errors and eight processes, for minutes, with a count
 	$(CARGO) test --release --locked -p harness-tests --test soak -- --ignored --nocapture

@@ -1,28 +1,36 @@
-//! Pictures a second on one thread, piece by piece, for the two recipes of the study.
+//! What the picture path costs, for `tests/bench/views.py`, which compares it with torchvision's.
 //!
-//! `cargo run --release -p harness-views --example throughput [pictures]`: pictures of 500 × 375, JPEG quality 90,
-//! 4:2:0, made here. Every figure is the median of five rounds; run it on an idle machine.
+//! `throughput make DIR N` writes N pictures; `recipe DIR` and `decode DIR` print the seconds that a picture takes;
+//! `pieces DIR` prints them piece by piece; `scale DIR THREADS` prints pictures a second over so many threads, and
+//! rounds a second of a computation that needs no memory. `throughput` alone prints all pieces for a person.
+//! Seconds are processor time of one thread, `scale` is wall time.
 
 use std::hint::black_box;
-use std::time::Instant;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use harness_views::{
-    Augment, Blur, Constraint, Crop, Filter, Jitter, Picture, Recipe, Stream, ViewKey, blur, colour, decode_rgb,
-    encode_jpeg, resize_crop, views,
+    Augment, AutoAugment, Blur, Constraint, Crop, Decoder, Filter, Jitter, Normaliser, Picture, Recipe, Stream,
+    ViewKey, auto_augment, blur, colour, decode_rgb, encode_jpeg, recipe, resize_crop, views,
 };
 
-const RATIO: (f64, f64) = (3.0 / 4.0, 4.0 / 3.0);
+type Failure = Box<dyn std::error::Error>;
 
-fn recipe(large: usize, small: usize) -> Recipe {
-    let crop = Crop { size: large, scale: (0.2, 1.0), ratio: RATIO, inside: None };
+const MEAN: [f64; 3] = [0.485, 0.456, 0.406];
+const STD: [f64; 3] = [0.229, 0.224, 0.225];
+
+/// The study's recipe.
+fn official() -> Recipe {
+    let large = Crop { size: 160, scale: (0.2, 1.0), ratio: (3.0 / 4.0, 4.0 / 3.0), inside: None };
     let inside = Some(Constraint { crop: 1, min_overlap: 0.1, max_tries: 10 });
-    let bound = Crop { size: 96, scale: (0.05, 0.14), ratio: RATIO, inside };
-    let mut crops = vec![crop.clone(), crop];
-    crops.extend(std::iter::repeat_n(bound, small));
+    let small = Crop { size: 96, scale: (0.05, 0.14), inside, ..large.clone() };
+    let mut crops = vec![large.clone(), large];
+    crops.extend(std::iter::repeat_n(small, 4));
     let jitter = Jitter { probability: 0.8, brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.1 };
     let blur = Blur { probability: 0.5, sigma: (0.1, 2.0) };
     let augment = Augment { jitter: Some(jitter), grayscale: 0.2, blur: Some(blur), flip: 0.5 };
-    Recipe { crops, augment, auto_augment: None }
+    let auto = AutoAugment { crops: vec![0, 2, 3, 4, 5], probability: 0.5, flip_first: false };
+    Recipe { crops, augment, auto_augment: Some(auto) }
 }
 
 /// Waves with noise: about as many bytes as a photograph of the size.
@@ -32,7 +40,7 @@ fn photograph(index: u64) -> Picture {
     let mut data = Vec::with_capacity(3 * 500 * 375);
     for i in 0..500 * 375 {
         let (x, y) = ((i % 500) as f64, (i / 500) as f64);
-        let noise = f64::from(stream.next_u32() >> 27) - 16.0;
+        let noise = f64::from(stream.next_u32() >> 28) - 8.0;
         for c in 0..3 {
             data.push((128.0 + 90.0 * (x / a + y / b + f64::from(c)).sin() + noise) as u8);
         }
@@ -40,68 +48,174 @@ fn photograph(index: u64) -> Picture {
     Picture { width: 500, height: 375, data }
 }
 
-/// Milliseconds for each of `count` pictures: the median of five rounds.
-fn time(name: &str, count: usize, mut work: impl FnMut(usize)) {
-    let mut rounds: Vec<f64> = (0..5)
-        .map(|_| {
-            let start = Instant::now();
-            (0..count).for_each(&mut work);
-            start.elapsed().as_secs_f64() * 1e3 / count as f64
-        })
-        .collect();
-    rounds.sort_by(f64::total_cmp);
-    println!("{name:<44} {:>7.3} ms {:>8.1} pictures/s", rounds[2], 1e3 / rounds[2]);
+/// Processor time of this thread.
+fn now() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the call fills the struct that it is given.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let count: usize = std::env::args().nth(1).map_or(Ok(60), |text| text.parse())?;
-    let pictures: Vec<Picture> = (0..count as u64).map(photograph).collect();
-    let files = pictures.iter().map(|p| encode_jpeg(p, 90)).collect::<Result<Vec<_>, _>>()?;
-    println!("{count} pictures of {} kB on average", files.iter().map(Vec::len).sum::<usize>() / count.max(1) / 1000);
+/// Seconds for each of `count` pictures.
+fn time(count: usize, mut work: impl FnMut(usize)) -> f64 {
+    let start = now();
+    (0..count).for_each(&mut work);
+    (now() - start).as_secs_f64() / count.max(1) as f64
+}
 
-    let six: Vec<Picture> = [160, 160, 96, 96, 96, 96]
-        .iter()
-        .map(|&side| resize_crop(&pictures[0], (100, 50, 240, 200), side, side, Filter::Bilinear))
-        .collect();
-    let on_six = |name: &str, change: &dyn Fn(&mut Picture)| {
-        time(name, count, |_| {
-            for view in &six {
+/// From the file to numbers, with buffers that are used again.
+struct FileToNumbers {
+    decoder: Decoder,
+    picture: Picture,
+    recipe: Recipe,
+    normaliser: Normaliser,
+    numbers: Vec<f32>,
+}
+
+impl FileToNumbers {
+    fn new() -> Self {
+        Self {
+            decoder: Decoder::default(),
+            picture: Picture::filled(0, 0, [0; 3]),
+            recipe: official(),
+            normaliser: Normaliser::new(MEAN, STD),
+            numbers: vec![0.0; 3 * 160 * 160],
+        }
+    }
+
+    fn run(&mut self, file: &[u8], index: u64) {
+        if self.decoder.decode_rgb(file, &mut self.picture).is_err() {
+            return;
+        }
+        for view in views(&self.picture, &self.recipe, ViewKey { seed: 1, epoch: 0, picture: index }) {
+            self.normaliser.write(&view, &mut self.numbers);
+            black_box(&mut self.numbers);
+        }
+    }
+}
+
+fn pieces(files: &[Vec<u8>]) -> Result<Vec<(&'static str, f64)>, Failure> {
+    let count = files.len();
+    let pictures = files.iter().take(20).map(|file| decode_rgb(file)).collect::<Result<Vec<_>, _>>()?;
+    let recipe = Recipe { augment: Augment::default(), auto_augment: None, ..official() };
+    let six = views(&pictures[0], &recipe, ViewKey { seed: 1, epoch: 0, picture: 0 });
+    let on_six = |change: &dyn Fn(&mut Picture, u64)| {
+        time(count, |at| {
+            for (index, view) in six.iter().enumerate() {
                 let mut view = view.clone();
-                change(&mut view);
+                change(&mut view, (6 * at + index) as u64);
                 black_box(view);
             }
-        });
+        })
     };
-    time("decode", count, |i| {
-        black_box(decode_rgb(&files[i]).ok());
+    let (mut decoder, mut decoded) = (Decoder::default(), Picture::filled(0, 0, [0; 3]));
+    let normaliser = Normaliser::new(MEAN, STD);
+    let numbers = std::cell::RefCell::new(vec![0.0; 3 * 160 * 160]);
+    Ok(vec![
+        (
+            "decode",
+            time(count, |at| {
+                black_box(decoder.decode_rgb(&files[at], &mut decoded).is_ok());
+            }),
+        ),
+        (
+            "crop and resize",
+            time(count, |at| {
+                let picture = &pictures[at % pictures.len()];
+                let key = ViewKey { seed: 1, epoch: 0, picture: at as u64 };
+                for (plan, crop) in recipe::plans(picture.width, picture.height, &recipe, key).iter().zip(&recipe.crops)
+                {
+                    let place = plan.place;
+                    let part = (place.left, place.top, place.width, place.height);
+                    black_box(resize_crop(picture, part, crop.size, crop.size, Filter::Bilinear));
+                }
+            }),
+        ),
+        (
+            "brightness, contrast, saturation",
+            on_six(&|view, _| {
+                colour::brightness(view, 1.2);
+                colour::contrast(view, 0.8);
+                colour::saturation(view, 1.3);
+            }),
+        ),
+        ("hue", on_six(&|view, _| colour::hue(view, 0.07))),
+        ("blur", on_six(&|view, _| blur::gaussian_blur(view, 1.3))),
+        (
+            "AutoAugment",
+            on_six(&|view, index| {
+                let drawn = auto_augment::draw(&mut Stream::new(1, "bench", 0, index, 0), (view.width, view.height));
+                drawn.into_iter().flatten().for_each(|operation| operation.apply(view));
+            }),
+        ),
+        ("flip", on_six(&|view, _| *view = view.flipped())),
+        ("numbers", on_six(&|view, _| normaliser.write(view, &mut numbers.borrow_mut()))),
+    ])
+}
+
+/// Pictures a second over threads, and rounds a second of a computation without memory.
+fn scale(files: &[Vec<u8>], threads: usize) -> (f64, f64) {
+    let span = |work: &(dyn Fn(usize) + Sync)| {
+        let start = Instant::now();
+        std::thread::scope(|scope| (0..threads).for_each(|thread| drop(scope.spawn(move || work(thread)))));
+        threads as f64 / start.elapsed().as_secs_f64()
+    };
+    let pictures = span(&|_| {
+        let mut path = FileToNumbers::new();
+        files.iter().enumerate().for_each(|(at, file)| path.run(file, at as u64));
     });
-    on_six("6 × brightness, contrast, saturation", &|view| {
-        colour::brightness(view, 1.2);
-        colour::contrast(view, 0.8);
-        colour::saturation(view, 1.3);
+    let rounds = span(&|thread| {
+        black_box((0..400_000_000u64).fold(thread as u64, |x, i| (x ^ i).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
     });
-    on_six("6 × hue", &|view| colour::hue(view, 0.07));
-    on_six("6 × blur", &|view| blur::gaussian_blur(view, 1.3));
-    let plain = |recipe: Recipe| Recipe { augment: Augment::default(), ..recipe };
-    for (name, recipe) in [
-        ("2 × 224: crop and resize", plain(recipe(224, 0))),
-        ("2 × 160 + 4 × 96: crop and resize", plain(recipe(160, 4))),
-    ] {
-        time(name, count, |i| {
-            black_box(views(&pictures[i], &recipe, ViewKey { seed: 1, epoch: 0, picture: i as u64 }));
-        });
-    }
-    for (name, recipe) in
-        [("2 × 224, from file to tensor", recipe(224, 0)), ("2 × 160 + 4 × 96, from file to tensor", recipe(160, 4))]
-    {
-        let mut tensor = vec![0.0; 3 * 224 * 224];
-        time(name, count, |i| {
-            let Ok(picture) = decode_rgb(&files[i]) else { return };
-            for view in views(&picture, &recipe, ViewKey { seed: 1, epoch: 0, picture: i as u64 }) {
-                view.write_normalised([0.485, 0.456, 0.406], [0.229, 0.224, 0.225], &mut tensor);
-                black_box(&mut tensor);
+    (pictures * files.len() as f64, rounds)
+}
+
+fn main() -> Result<(), Failure> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let read = |folder: &str| -> Result<Vec<Vec<u8>>, Failure> {
+        let mut names =
+            std::fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
+        names.sort();
+        Ok(names.iter().map(std::fs::read).collect::<Result<_, _>>()?)
+    };
+    match words.as_slice() {
+        ["make", folder, count] => {
+            for index in 0..count.parse()? {
+                std::fs::write(
+                    Path::new(folder).join(format!("{index:05}.jpg")),
+                    encode_jpeg(&photograph(index), 90)?,
+                )?;
             }
-        });
+        }
+        ["recipe", folder] => {
+            let (files, mut path) = (read(folder)?, FileToNumbers::new());
+            path.run(&files[0], 0);
+            println!("{}", time(files.len(), |at| path.run(&files[at], at as u64)));
+        }
+        ["decode", folder] => {
+            let (files, mut decoder) = (read(folder)?, Decoder::default());
+            let mut picture = decode_rgb(&files[0])?;
+            println!("{}", time(files.len(), |at| drop(black_box(decoder.decode_rgb(&files[at], &mut picture)))));
+        }
+        ["pieces", folder] => pieces(&read(folder)?)?.iter().for_each(|(name, seconds)| println!("{name} {seconds}")),
+        ["scale", folder, threads] => {
+            let (pictures, rounds) = scale(&read(folder)?, threads.parse()?);
+            println!("{pictures} {rounds}");
+        }
+        [] => {
+            let files = (0..60).map(|index| encode_jpeg(&photograph(index), 90)).collect::<Result<Vec<_>, _>>()?;
+            for (name, seconds) in pieces(&files)? {
+                println!("{name:<40} {:>8.3} ms", 1e3 * seconds);
+            }
+            let mut path = FileToNumbers::new();
+            println!("{:<40} {:>8.3} ms", "everything", 1e3 * time(files.len(), |at| path.run(&files[at], at as u64)));
+        }
+        _ => {
+            return Err(
+                "usage: throughput [make DIR N | recipe DIR | decode DIR | pieces DIR | scale DIR THREADS]".into()
+            );
+        }
     }
     Ok(())
 }

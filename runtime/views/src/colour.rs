@@ -1,6 +1,7 @@
 //! Colour operations as Pillow's `ImageEnhance` and torchvision's PIL path compute them.
 
 use crate::picture::Picture;
+use crate::simd;
 
 /// ITU-R 601 luma in Pillow's fixed point.
 fn luma(pixel: &[u8]) -> u8 {
@@ -16,30 +17,37 @@ fn blend(degenerate: u8, value: u8, factor: f32) -> u8 {
 
 /// Grey with three equal channels.
 pub fn grayscale(picture: &mut Picture) {
-    for pixel in picture.data.chunks_exact_mut(3) {
+    let done = simd::grayscale(&mut picture.data);
+    for pixel in picture.data[done..].chunks_exact_mut(3) {
         let grey = luma(pixel);
         pixel.fill(grey);
     }
 }
 
+/// Blends every value with the same level.
+fn blend_level(picture: &mut Picture, level: u8, factor: f32) {
+    let done = simd::blend_level(&mut picture.data, level, factor);
+    picture.data[done..].iter_mut().for_each(|value| *value = blend(level, *value, factor));
+}
+
 /// Brightness: blends with black.
 pub fn brightness(picture: &mut Picture, factor: f64) {
-    let table: [u8; 256] = std::array::from_fn(|v| blend(0, v as u8, factor as f32));
-    picture.data.iter_mut().for_each(|value| *value = table[*value as usize]);
+    blend_level(picture, 0, factor as f32);
 }
 
 /// Contrast: blends with the mean luma, rounded.
 pub fn contrast(picture: &mut Picture, factor: f64) {
-    let sum: u64 = picture.data.chunks_exact(3).map(|pixel| u64::from(luma(pixel))).sum();
+    let (sum, done) = simd::luma_sum(&picture.data);
+    let sum = sum + picture.data[done..].chunks_exact(3).map(|pixel| u64::from(luma(pixel))).sum::<u64>();
     let count = (picture.width * picture.height).max(1);
     let mean = (sum as f64 / count as f64 + 0.5) as u8;
-    let table: [u8; 256] = std::array::from_fn(|v| blend(mean, v as u8, factor as f32));
-    picture.data.iter_mut().for_each(|value| *value = table[*value as usize]);
+    blend_level(picture, mean, factor as f32);
 }
 
 /// Saturation: blends with the picture's own grey.
 pub fn saturation(picture: &mut Picture, factor: f64) {
-    for pixel in picture.data.chunks_exact_mut(3) {
+    let done = simd::saturation(&mut picture.data, factor as f32);
+    for pixel in picture.data[done..].chunks_exact_mut(3) {
         let grey = luma(pixel);
         pixel.iter_mut().for_each(|value| *value = blend(grey, *value, factor as f32));
     }
@@ -67,31 +75,19 @@ pub fn sharpness(picture: &mut Picture, factor: f64) {
 
 /// Hue: through Pillow's 8-bit HSV, the hue shifted by `shift` turns with wrap-around.
 ///
-/// What depends on the hue alone is in a table. Greys need no case of their own: their saturation of 0 gives three
-/// times the value, whatever their hue is.
+/// Pillow computes in a mixture of single and double precision. Single precision in this order gives the same 8-bit
+/// numbers for every colour and every shift; the tests go through all of them. Greys need no case of their own: their
+/// saturation of 0 gives three times the value, whatever their hue is.
 pub fn hue(picture: &mut Picture, shift: f64) {
     let shift = ((shift * 255.0) as i32) as u8;
-    // For each 8-bit hue, before the shift: how (v, p, q, t) become R, G, B, and the place in the sector.
-    let sectors: [([usize; 3], f64); 256] = std::array::from_fn(|level| {
-        const ORDER: [[usize; 3]; 6] = [[0, 3, 1], [2, 0, 1], [1, 0, 3], [1, 2, 0], [3, 1, 0], [0, 1, 2]];
-        let turn = f64::from((level as u8).wrapping_add(shift)) * 6.0 / 255.0;
-        (ORDER[turn.floor() as usize % 6], f64::from((turn - turn.floor()) as f32))
-    });
-    let shares: [f64; 256] = std::array::from_fn(|level| f64::from((level as f64 / 255.0) as f32));
-    for pixel in picture.data.chunks_exact_mut(3) {
+    let done = simd::hue(&mut picture.data, shift);
+    for pixel in picture.data[done..].chunks_exact_mut(3) {
         let (h, s, v) = to_hsv(pixel[0], pixel[1], pixel[2]);
-        let (order, f) = sectors[usize::from(h)];
-        let (fs, value) = (shares[usize::from(s)], f64::from(v));
-        // Half up is half away from zero here; the numbers are between 0 and 255.
-        let round = |x: f64| (x + 0.5) as i32 as u8;
-        let levels =
-            [v, round(value * (1.0 - fs)), round(value * (1.0 - fs * f)), round(value * (1.0 - fs * (1.0 - f)))];
-        pixel.copy_from_slice(&order.map(|from| levels[from]));
+        pixel.copy_from_slice(&from_hsv(h.wrapping_add(shift), s, v));
     }
 }
 
-/// Pillow's HSV (`Convert.c`, after Python's colorsys), in its mixture of single and double precision. The hue of a
-/// grey is without meaning.
+/// Pillow's HSV (`Convert.c`, after Python's colorsys). The hue of a grey is without meaning.
 fn to_hsv(r: u8, g: u8, b: u8) -> (u8, u8, u8) {
     let (max, min) = (r.max(g).max(b), r.min(g).min(b));
     let middle = r.max(g).min(r.min(g).max(b));
@@ -99,7 +95,7 @@ fn to_hsv(r: u8, g: u8, b: u8) -> (u8, u8, u8) {
     let s = f32::from(max - min) / f32::from(max.max(1));
     // Of the three distances from the largest channel one is 0 and one is 1, so the hue, in sixths, is a whole number
     // more or less the third.
-    let part = f64::from(f32::from(max - middle) / range);
+    let part = f32::from(max - middle) / range;
     let (whole, sign) = if r == max {
         if g == min { (-1.0, 1.0) } else { (1.0, -1.0) }
     } else if g == max {
@@ -109,8 +105,28 @@ fn to_hsv(r: u8, g: u8, b: u8) -> (u8, u8, u8) {
     } else {
         (5.0, -1.0)
     };
-    let h = f64::from((whole + sign * part) as f32) / 6.0 + 1.0;
-    // In turns; negative ones wrap around. The remainder of a division by 1, without its cost.
-    let h = f64::from((if h >= 1.0 { h - 1.0 } else { h }) as f32);
-    ((h * 255.0) as i32 as u8, (f64::from(s) * 255.0) as i32 as u8, max)
+    let turn = (whole + sign * part) / 6.0;
+    let turn = if turn < 0.0 { turn + 1.0 } else { turn };
+    ((turn * 255.0) as u8, (s * 255.0) as u8, max)
+}
+
+/// The way back.
+fn from_hsv(h: u8, s: u8, v: u8) -> [u8; 3] {
+    let six = 6 * u16::from(h);
+    let (sector, left) = (six / 255, six % 255);
+    let fraction = f32::from(left) * (1.0 / 255.0);
+    let s = f32::from(s) * (1.0 / 255.0);
+    // Half up is half away from zero here; the numbers are between 0 and 255.
+    let level = |share: f32| (f32::from(v) * (1.0 - share) + 0.5) as u8;
+    let low = level(s);
+    // Falling in odd sectors, rising in even ones.
+    let between = level(s * if sector % 2 == 1 { fraction } else { 1.0 - fraction });
+    match sector {
+        1 => [between, v, low],
+        2 => [low, v, between],
+        3 => [low, between, v],
+        4 => [between, low, v],
+        5 => [v, low, between],
+        _ => [v, between, low],
+    }
 }

@@ -48,19 +48,39 @@ fn is_png(bytes: &[u8]) -> bool {
     bytes.starts_with(b"\x89PNG\r\n\x1a\n")
 }
 
+/// Decodes one file after another, with the memory of the one before.
+#[derive(Default)]
+pub struct Decoder {
+    jpeg: Option<turbojpeg::Decompressor>,
+}
+
+impl Decoder {
+    /// [`decode_rgb`] into a picture whose memory is used again. After an error there is nothing of use in it.
+    ///
+    /// # Errors
+    /// Damaged, cut off, of another format, or of a size that cannot be.
+    pub fn decode_rgb(&mut self, bytes: &[u8], picture: &mut Picture) -> Result<(), DecodeError> {
+        if is_jpeg(bytes) {
+            let decompressor = match &mut self.jpeg {
+                Some(decompressor) => decompressor,
+                none => none.insert(turbojpeg::Decompressor::new().map_err(damaged)?),
+            };
+            return decode_jpeg(decompressor, bytes, picture);
+        }
+        *picture = if is_png(bytes) { decode_png(bytes)? } else { decode_other(bytes)? };
+        Ok(())
+    }
+}
+
 /// Decodes JPEG, PNG, BMP, GIF (first frame), PNM, TIFF or WebP to RGB. Grey becomes three equal channels, of 16 bits
 /// the high 8 are kept.
 ///
 /// # Errors
 /// Damaged, cut off, of another format, or of a size that cannot be.
 pub fn decode_rgb(bytes: &[u8]) -> Result<Picture, DecodeError> {
-    if is_jpeg(bytes) {
-        decode_jpeg(bytes)
-    } else if is_png(bytes) {
-        decode_png(bytes)
-    } else {
-        decode_other(bytes)
-    }
+    let mut picture = Picture { width: 0, height: 0, data: Vec::new() };
+    Decoder::default().decode_rgb(bytes, &mut picture)?;
+    Ok(picture)
 }
 
 /// Width and height, from the header alone: the rest may still be damaged.
@@ -143,16 +163,21 @@ fn last(bytes: &[u8], marker: u8) -> Option<usize> {
     bytes.windows(2).rposition(|pair| pair == [0xff, marker])
 }
 
-fn decode_jpeg(bytes: &[u8]) -> Result<Picture, DecodeError> {
-    let mut decompressor = turbojpeg::Decompressor::new().map_err(damaged)?;
-    let (header, tidy) = jpeg_header(&mut decompressor, bytes)?;
+fn decode_jpeg(
+    decompressor: &mut turbojpeg::Decompressor,
+    bytes: &[u8],
+    picture: &mut Picture,
+) -> Result<(), DecodeError> {
+    let (header, tidy) = jpeg_header(decompressor, bytes)?;
     let bytes = tidy.as_deref().unwrap_or(bytes);
     let (width, height) = (header.width, header.height);
     check(width, height)?;
     let inks = matches!(header.colorspace, turbojpeg::Colorspace::CMYK | turbojpeg::Colorspace::YCCK);
     let (format, channels) = if inks { (turbojpeg::PixelFormat::CMYK, 4) } else { (turbojpeg::PixelFormat::RGB, 3) };
-    let mut data = vec![0; channels * width * height];
-    let image = turbojpeg::Image { pixels: data.as_mut_slice(), width, pitch: channels * width, height, format };
+    (picture.width, picture.height) = (width, height);
+    picture.data.resize(channels * width * height, 0);
+    let pixels = picture.data.as_mut_slice();
+    let image = turbojpeg::Image { pixels, width, pitch: channels * width, height, format };
     match decompressor.decompress(bytes, image) {
         Ok(()) => {}
         // The call fails on warnings too, after it has filled the picture. Only the first warning is told, so a later
@@ -163,7 +188,8 @@ fn decode_jpeg(bytes: &[u8]) -> Result<Picture, DecodeError> {
     if inks {
         // Adobe writes inks inverted, so that 255 is no ink; Pillow takes every CMYK JPEG so. Its conversion is
         // (255 − K) less its share of C, M, Y.
-        data = data
+        picture.data = picture
+            .data
             .chunks_exact(4)
             .flat_map(|ink| {
                 let paper = u32::from(ink[3]);
@@ -174,7 +200,7 @@ fn decode_jpeg(bytes: &[u8]) -> Result<Picture, DecodeError> {
             })
             .collect();
     }
-    Ok(Picture { width, height, data })
+    Ok(())
 }
 
 fn decode_png(bytes: &[u8]) -> Result<Picture, DecodeError> {

@@ -15,13 +15,14 @@ pub mod picture;
 pub mod recipe;
 pub mod resize;
 pub mod rng;
+mod simd;
 pub mod tone;
 pub mod warp;
 
 pub use crop::{CropBox, constrained_crop, random_resized_crop};
-pub use decode::{DecodeError, decode_index, decode_rgb, probe_size};
+pub use decode::{DecodeError, Decoder, decode_index, decode_rgb, probe_size};
 pub use encode::{EncodeError, encode_jpeg, encode_png_index, encode_png_rgb, voc_palette};
-pub use picture::{IndexMask, Picture};
+pub use picture::{IndexMask, Normaliser, Picture};
 pub use recipe::{Augment, AutoAugment, Blur, Constraint, Crop, Jitter, Recipe, RecipeError, ViewKey, views};
 pub use resize::{Filter, centre_crop, resize, resize_box, resize_crop, resize_index_nearest, resize_shorter};
 pub use rng::Stream;

@@ -1,6 +1,9 @@
 //! Pillow's antialiased resize, in its fixed-point arithmetic (`Resample.c`), and torchvision's size rules around it.
 
+use std::cell::RefCell;
+
 use crate::picture::{IndexMask, Picture};
+use crate::simd::{self, Groups, WeightPair};
 
 /// The interpolation filter; both are widened when shrinking, so they do not alias.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +34,7 @@ impl Filter {
 }
 
 /// Bits behind the point of a weight: 8 for the value and 2 for cubic overshoot are left of 32.
-const BITS: u32 = 22;
+pub(crate) const BITS: u32 = 22;
 
 /// The input positions and fixed-point weights of every output position, all weights in one list.
 struct Taps {
@@ -82,7 +85,7 @@ fn clip(sum: i32) -> u8 {
 }
 
 /// Half a unit: sums are rounded, not cut off.
-const HALF: i32 = 1 << (BITS - 1);
+pub(crate) const HALF: i32 = 1 << (BITS - 1);
 
 /// A part of a picture, without a copy.
 struct Part<'a> {
@@ -137,8 +140,24 @@ pub fn resize_box(picture: &Picture, bounds: [f64; 4], width: usize, height: usi
     resample(&part, cut, width, height, filter)
 }
 
+thread_local! {
+    /// What the horizontal pass gives, used again by the next resize of the thread.
+    static NARROWED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 /// A horizontal pass, rounded to bytes, then a vertical one; a direction that nothing changes in is left out.
-fn resample(part: &Part, [left, top, right, bottom]: [f32; 4], width: usize, height: usize, filter: Filter) -> Picture {
+fn resample(part: &Part, bounds: [f32; 4], width: usize, height: usize, filter: Filter) -> Picture {
+    NARROWED.with_borrow_mut(|narrowed| resample_in(narrowed, part, bounds, width, height, filter))
+}
+
+fn resample_in(
+    narrowed: &mut Vec<u8>,
+    part: &Part,
+    [left, top, right, bottom]: [f32; 4],
+    width: usize,
+    height: usize,
+    filter: Filter,
+) -> Picture {
     let sound = right > left && bottom > top && width > 0 && height > 0;
     if !sound {
         return Picture::filled(width, height, [0; 3]);
@@ -149,27 +168,47 @@ fn resample(part: &Part, [left, top, right, bottom]: [f32; 4], width: usize, hei
     let rows = Taps::new(part.height, top, bottom, height, filter);
     let (first_row, end_row) = if same_rows { (0, part.height) } else { rows.reach() };
 
-    let mut narrowed = Vec::new();
     let source = if same_columns {
         Part { data: &part.data[first_row * part.stride..], ..*part }
     } else {
         let columns = Taps::new(part.width, left, right, width, filter);
-        narrowed.resize(stride * (end_row - first_row), 0);
-        for (y, out) in (first_row..end_row).zip(narrowed.chunks_exact_mut(stride)) {
-            horizontal(part.row(y), &columns, out);
-        }
-        Part { data: &narrowed, stride, width, height: end_row - first_row }
+        // Whole vectors in every row, and a byte to spare.
+        let stride = (stride + 1).next_multiple_of(32);
+        let length = stride * (end_row - first_row);
+        // Never shrunk, so that nothing is cleared twice; what an earlier resize left is written over.
+        narrowed.resize(narrowed.len().max(length), 0);
+        horizontal(part, first_row, &columns, &mut narrowed[..length], stride);
+        Part { data: &narrowed[..length], stride, width, height: end_row - first_row }
     };
+    let mut data = vec![0; stride * height];
     if same_rows {
-        let data = if same_columns { (0..height).flat_map(|y| source.row(y)).copied().collect() } else { narrowed };
+        for (y, out) in data.chunks_exact_mut(stride).enumerate() {
+            out.copy_from_slice(source.row(y));
+        }
         return Picture { width, height, data };
     }
-    let mut data = vec![0; stride * height];
-    let mut sums = vec![0i32; stride];
-    for ((first, weights), out) in rows.iter().zip(data.chunks_exact_mut(stride)) {
-        sums.fill(HALF);
+    vertical(&source, first_row, &rows, &mut data);
+    Picture { width, height, data }
+}
+
+/// Every output row is a weighted sum of rows of the source, which begins at row `first_row`.
+fn vertical(source: &Part, first_row: usize, rows: &Taps, data: &mut [u8]) {
+    let (mut pairs, mut sums) = (Vec::new(), Vec::new());
+    for ((first, weights), out) in rows.iter().zip(data.chunks_exact_mut(3 * source.width)) {
+        pairs.clear();
+        pairs.extend(weights.chunks(2).map(|pair| {
+            let (high, low) = simd::split(pair[0]);
+            let (high_two, low_two) = pair.get(1).map_or((0, 0), |weight| simd::split(*weight));
+            let packed = |first: i16, second: i16| i32::from(second) << 16 | i32::from(first as u16);
+            WeightPair { high: packed(high, high_two), low: packed(low, low_two), two: pair.len() == 2 }
+        }));
+        let start = (first - first_row) * source.stride;
+        let done = simd::vertical(&source.data[start.min(source.data.len())..], source.stride, &pairs, out);
+        let out = &mut out[done..];
+        sums.clear();
+        sums.resize(out.len(), HALF);
         for (weight, y) in weights.iter().zip(first - first_row..) {
-            for (sum, value) in sums.iter_mut().zip(source.row(y)) {
+            for (sum, value) in sums.iter_mut().zip(&source.row(y)[done..]) {
                 *sum += weight * i32::from(*value);
             }
         }
@@ -177,10 +216,41 @@ fn resample(part: &Part, [left, top, right, bottom]: [f32; 4], width: usize, hei
             *value = clip(*sum);
         }
     }
-    Picture { width, height, data }
 }
 
-fn horizontal(row: &[u8], columns: &Taps, out: &mut [u8]) {
+/// Every output pixel is a weighted sum of pixels of its row. The rows of the part from `first_row` on, to rows of
+/// `stride` bytes.
+fn horizontal(part: &Part, first_row: usize, columns: &Taps, out: &mut [u8], stride: usize) {
+    let mut weights: Vec<[i16; 8]> = Vec::new();
+    let mut spans = Vec::with_capacity(columns.spans.len());
+    if simd::available() {
+        for (first, taps) in columns.iter() {
+            let start = weights.len();
+            weights.extend(taps.chunks(4).map(|four| {
+                let mut group = [0; 8];
+                for (n, weight) in four.iter().enumerate() {
+                    (group[n], group[n + 4]) = simd::split(*weight);
+                }
+                group
+            }));
+            spans.push(Groups { first, start, count: weights.len() - start });
+        }
+    }
+    for (n, out) in out.chunks_mut(4 * stride).enumerate() {
+        let first = first_row + 4 * n;
+        // To the end of the data, not only of the row: vectors read on behind it, with weights of zero.
+        let four = [0, 1, 2, 3].map(|y| part.data.get((first + y) * part.stride..).unwrap_or_default());
+        let whole = !spans.is_empty() && out.len() == 4 * stride;
+        if whole && simd::horizontal_four(four, &spans, &weights, out, stride) {
+            continue;
+        }
+        for (y, out) in out.chunks_exact_mut(stride).enumerate() {
+            horizontal_row(part.row(first + y), columns, out);
+        }
+    }
+}
+
+fn horizontal_row(row: &[u8], columns: &Taps, out: &mut [u8]) {
     for ((first, weights), pixel) in columns.iter().zip(out.chunks_exact_mut(3)) {
         let mut sums = [HALF; 3];
         for (weight, value) in weights.iter().zip(row[3 * first..].chunks_exact(3)) {
