@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::kind::Problem;
-use crate::value::{Span, int, yes};
+use crate::value::{Span, int};
 
 /// The interpolation of a resize (Pillow's antialiased filters).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -99,7 +99,7 @@ impl Default for TwoCrops {
 }
 
 /// Crops at two scales.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct MultiCrop {
     /// The large crops: query and key.
@@ -107,16 +107,20 @@ pub struct MultiCrop {
     /// The small crops, all queries.
     pub small: SmallCrops,
     /// Share of each small crop's target area that must lie inside the key crop.
-    #[serde(default = "overlap")]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub overlap: f64,
     /// Tries before a crop is taken unconstrained.
-    #[serde(default = "int::<10>")]
     #[schemars(range(min = 1, max = 1000))]
     pub max_tries: u64,
     /// Whether small crops are bound to the key crop at all.
-    #[serde(default = "yes")]
     pub constrained: bool,
+}
+
+impl Default for MultiCrop {
+    fn default() -> Self {
+        let (large, small) = (LargeCrops::default(), SmallCrops::default());
+        Self { large, small, overlap: 0.1, max_tries: 10, constrained: true }
+    }
 }
 
 /// Large crops.
@@ -166,10 +170,6 @@ fn large_scale() -> Span {
 
 fn aspect() -> Span {
     Span(3.0 / 4.0, 4.0 / 3.0)
-}
-
-fn overlap() -> f64 {
-    0.1
 }
 
 impl Default for Views {

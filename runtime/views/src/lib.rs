@@ -11,10 +11,12 @@ pub mod crop;
 pub mod decode;
 pub mod encode;
 pub mod loader;
+mod params;
 pub mod picture;
 pub mod recipe;
 pub mod resize;
 pub mod rng;
+
 mod simd;
 pub mod tone;
 pub mod warp;

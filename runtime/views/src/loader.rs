@@ -129,7 +129,7 @@ fn draw<T, R>(shared: &Shared<R>, items: &Mutex<impl Iterator<Item = (usize, T)>
 }
 
 /// What a panic said.
-fn message(panic: Box<dyn Any + Send>) -> String {
+pub fn message(panic: Box<dyn Any + Send>) -> String {
     let text = panic.downcast_ref::<String>().cloned();
     text.or(panic.downcast_ref::<&str>().map(|text| text.to_string())).unwrap_or("a panic without words".into())
 }

@@ -62,6 +62,11 @@ impl Pictures {
         self.images.is_empty()
     }
 
+    /// Path of a picture, for messages.
+    pub fn path(&self, index: usize) -> &str {
+        self.images.path(index)
+    }
+
     /// One picture.
     ///
     /// # Errors

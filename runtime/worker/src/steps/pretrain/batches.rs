@@ -1,9 +1,11 @@
 //! The views of each step, prepared ahead on threads in a fixed order.
 
+use std::panic::AssertUnwindSafe;
+
 use harness_protocol::steps::pretrain::{Contrast, Pretrain as Params};
-use harness_protocol::transform::{self, Views};
-use harness_views::loader::{Ordered, ordered_from};
-use harness_views::{Augment, AutoAugment, Blur, Constraint, Crop, Jitter, Recipe, ViewKey, views};
+use harness_protocol::transform::Views;
+use harness_views::loader::{Ordered, message, ordered_from};
+use harness_views::{Recipe, ViewKey, views};
 
 use crate::data::Pictures;
 use crate::error::{Error, Result};
@@ -34,16 +36,19 @@ pub struct Batches {
 impl Batches {
     /// From step `first` (counted over all epochs of `steps` steps) to the end.
     pub fn new(pictures: &Pictures, params: &Params, steps: u64, first: u64, threads: usize) -> Self {
-        let (recipe, sides) = recipe(params);
+        let (recipe, sides) = (recipe(params), sides(params));
         let (seed, batch, total) = (params.seed, params.batch as usize, params.epochs * steps);
         let source = pictures.clone();
         let load = move |pieces: Vec<(u64, usize)>| -> Result<Batch> {
             let mut out = Batch::default();
             for (epoch, index) in pieces {
-                let picture = source.get(index)?;
-                out.pictures.push(index);
                 let key = ViewKey { seed, epoch, picture: index as u64 };
-                for (at, view) in views(&picture, &recipe, key).into_iter().enumerate() {
+                let made = guarded(source.path(index), || {
+                    let picture = source.get(index)?;
+                    Ok(views(&picture, &recipe, key))
+                })?;
+                out.pictures.push(index);
+                for (at, view) in made.iter().enumerate() {
                     [&mut out.query, &mut out.key, &mut out.small][at.min(2)].extend_from_slice(&view.data);
                 }
             }
@@ -141,62 +146,41 @@ impl Iterator for Joined {
 
 /// Sides of the views that the parameters ask for.
 pub fn sides(params: &Params) -> Sides {
-    recipe(params).1
+    match &params.views {
+        Views::TwoCrops(two) => Sides { large: two.size as i64, small: 0, count: 0 },
+        Views::MultiCrop(multi) => {
+            let (large, small) = (multi.large, multi.small);
+            Sides { large: large.size as i64, small: small.size as i64, count: small.count as i64 }
+        }
+    }
 }
 
 /// The crops and augmentation of the parameters.
-fn recipe(params: &Params) -> (Recipe, Sides) {
-    let (mut crops, sides) = match &params.views {
-        Views::TwoCrops(two) => {
-            let crop = Crop { size: two.size as usize, scale: two.scale.ends(), ratio: two.ratio.ends(), inside: None };
-            (vec![crop.clone(), crop], Sides { large: two.size as i64, small: 0, count: 0 })
-        }
-        Views::MultiCrop(multi) => {
-            let (large, small) = (multi.large, multi.small);
-            let crop =
-                Crop { size: large.size as usize, scale: large.scale.ends(), ratio: large.ratio.ends(), inside: None };
-            let inside = multi.constrained.then_some(Constraint {
-                crop: 1,
-                min_overlap: multi.overlap,
-                max_tries: multi.max_tries as usize,
-            });
-            let tiny = Crop { size: small.size as usize, scale: small.scale.ends(), ratio: small.ratio.ends(), inside };
-            let mut crops = vec![crop.clone(), crop];
-            crops.extend(std::iter::repeat_n(tiny, small.count as usize));
-            (crops, Sides { large: large.size as i64, small: small.size as i64, count: small.count as i64 })
-        }
-    };
+fn recipe(params: &Params) -> Recipe {
+    let mut recipe = Recipe::of(&params.views, &params.augment);
     // Labels are learned from one view, the one that would be the query.
     if matches!(params.contrast, Contrast::Supervised(_)) {
-        crops.truncate(1);
+        recipe.crops.truncate(1);
     }
-    let transform::MocoV2 { jitter, grayscale, blur, flip } = params.augment.moco_v2();
-    let augment = Augment {
-        jitter: Some(Jitter {
-            probability: jitter.probability,
-            brightness: jitter.brightness,
-            contrast: jitter.contrast,
-            saturation: jitter.saturation,
-            hue: jitter.hue,
-        }),
-        grayscale,
-        blur: Some(Blur { probability: blur.probability, sigma: blur.sigma.ends() }),
-        flip,
-    };
-    let auto_augment = match &params.augment {
-        transform::Augment::MocoV2(_) => None,
-        transform::Augment::AutoAugment(auto) => Some(AutoAugment {
-            crops: auto.views.iter().map(|&index| index as usize).collect(),
-            probability: auto.probability,
-            flip_first: auto.flip_order == transform::FlipOrder::BeforeCrop,
-        }),
-    };
-    (Recipe { crops, augment, auto_augment }, sides)
+    recipe
+}
+
+/// What `make` gives; if it panics, an error that names the picture.
+fn guarded<T>(path: &str, make: impl FnOnce() -> Result<T>) -> Result<T> {
+    std::panic::catch_unwind(AssertUnwindSafe(make))
+        .unwrap_or_else(|panic| Err(Error::Step(format!("making the views of `{path}`: {}", message(panic)))))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_picture_that_makes_the_code_panic_is_named() {
+        let said = guarded::<()>("a/7.jpg", || panic!("out of bounds")).unwrap_err().to_string();
+        assert_eq!(said, "making the views of `a/7.jpg`: out of bounds");
+        assert_eq!(guarded("a/8.jpg", || Ok(3)).unwrap(), 3);
+    }
 
     #[test]
     fn pieces_are_the_steps_of_each_epochs_order() {
