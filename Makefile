@@ -5,7 +5,7 @@ export PATH := $(PATH):$(CURDIR)/.tools/cmake/cmake/data/bin
 CARGO ?= cargo
 HARNESS := target/release/harness
 
-.PHONY: quickstart test build setup bench bench-engine bench-views soak fmt clean
+.PHONY: quickstart test build setup bench bench-classify bench-engine bench-views soak fmt clean
 
 quickstart: build        ## run experiments/quickstart.exp and say where its summary is
 	$(HARNESS) run experiments/quickstart.exp
@@ -24,6 +24,7 @@ setup:                   ## what the build needs: libtorch, cmake, nasm
 
 bench: build             ## speed, as ratios measured alternately in one run
 	$(MAKE) bench-views
+	$(MAKE) bench-classify
 	python3 tests/bench/engine.py $(BENCH)
 
 bench-engine: build      ## the engine alone, beside make; BENCH="--peers DIR" adds DVC, Snakemake and redun
@@ -35,6 +36,10 @@ bench-views: setup       ## the picture path beside torchvision's with Pillow
 
 soak: build              ## kills, damage, a full disk, I/O errors and eight processes, for minutes, with a count
 	$(CARGO) test --release --locked -p harness-tests --test soak -- --ignored --nocapture
+
+bench-classify: build    ## kNN, SVM and features against faiss, scikit-learn and the bare computation
+	$(CARGO) build --release --locked -p harness-worker --example classify
+	tests/bench/python tests/bench/classify.py
 
 fmt:
 	$(CARGO) fmt --all

@@ -19,6 +19,24 @@ pub struct Program {
     pub claims: Vec<Claim>,
 }
 
+impl Program {
+    /// The same program with other steps, in which the one that was at `i` is at `place[i]`: tables and claims follow.
+    pub fn with_steps(mut self, steps: Vec<Step>, place: &[usize]) -> Self {
+        let follow = |cells: &mut Vec<CellRef>| cells.iter_mut().for_each(|cell| cell.step = place[cell.step]);
+        for cell in self.tables.iter_mut().flat_map(|table| &mut table.rows).flat_map(|row| &mut row.cells) {
+            follow(&mut cell.values);
+            follow(&mut cell.floor);
+        }
+        let comparisons = self.claims.iter_mut().flat_map(|claim| &mut claim.condition.comparisons);
+        comparisons.for_each(|comparison| {
+            comparison.left.cells_mut(&follow);
+            comparison.right.cells_mut(&follow);
+        });
+        self.steps = steps;
+        self
+    }
+}
+
 /// One step: one member of a family.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Step {
@@ -44,6 +62,9 @@ pub struct Step {
     pub span: Span,
     /// Where each written field is, by dotted name such as `views.two_crops.size`.
     pub field_spans: BTreeMap<String, Span>,
+    /// Whether nobody wrote it: another step implies it. The checker makes no such steps.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub implied: bool,
 }
 
 /// A place on an axis.
@@ -206,6 +227,22 @@ pub enum Expression {
         /// What it is applied to; at least one.
         arguments: Vec<Expression>,
     },
+}
+
+impl Expression {
+    /// Gives every list of measured numbers in it to `change`.
+    fn cells_mut(&mut self, change: &impl Fn(&mut Vec<CellRef>)) {
+        match self {
+            Self::Number(_) => {}
+            Self::Measured { cells, .. } => change(cells),
+            Self::Negated(inner) => inner.cells_mut(change),
+            Self::Binary { left, right, .. } => {
+                left.cells_mut(change);
+                right.cells_mut(change);
+            }
+            Self::Call { arguments, .. } => arguments.iter_mut().for_each(|argument| argument.cells_mut(change)),
+        }
+    }
 }
 
 /// An operator between numbers.

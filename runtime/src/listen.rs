@@ -176,7 +176,15 @@ impl Listener for Screen {
                     Status::Executed => {
                         let mark = self.paint("32", "done");
                         let time = self.paint("2", &seconds(*wall_s));
-                        self.say(&format!("    {mark}  {label}  {time}  {}", headline(kind, metrics)));
+                        // Nobody wrote an implied step, so its line stays in the background.
+                        if label.starts_with("features(") {
+                            self.say(&format!(
+                                "          {}",
+                                self.paint("2", &format!("{label}  {}", seconds(*wall_s)))
+                            ));
+                        } else {
+                            self.say(&format!("    {mark}  {label}  {time}  {}", headline(kind, metrics)));
+                        }
                     }
                     Status::Failed => {
                         let mark = self.paint("1;31", "failed");

@@ -11,6 +11,7 @@ mod describe;
 mod devices;
 mod events;
 mod fmt;
+mod implied;
 mod inputs;
 mod listen;
 mod overlap;

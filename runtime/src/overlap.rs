@@ -4,7 +4,9 @@
 use crate::action::Action;
 use anyhow::Result;
 use harness_cache::{ActionKey, Cache, Digest, Record};
+use harness_protocol::StepKind;
 use harness_protocol::manifest::{ImageEntry, ImageManifest};
+use harness_protocol::steps::Embed;
 use serde_json::{Value, json};
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
@@ -36,8 +38,9 @@ impl<'a> Overlap<'a> {
     pub fn look(&mut self, step: usize, name: &str, before: &[usize], action: &Action) -> Result<Option<String>> {
         let mut used: BTreeSet<String> = before.iter().flat_map(|&input| self.used[input].iter().cloned()).collect();
         let fields = action.params.as_object().into_iter().flatten();
-        // What is only watched is not learned from.
-        for (_, value) in fields.filter(|(field, _)| *field != "test" && !action.observed.contains_key(*field)) {
+        // What is only watched is not learned from, nor is what is only looked at to be compared later.
+        let seen = |field: &str| field == "test" || (action.info.name == Embed::KIND && field == "data");
+        for (_, value) in fields.filter(|(field, _)| !seen(field) && !action.observed.contains_key(*field)) {
             artifacts(value, &mut used);
         }
         let test = action.params.pointer("/test/$artifact/digest").and_then(Value::as_str);

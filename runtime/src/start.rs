@@ -56,7 +56,7 @@ pub fn check(arguments: &cli::Check) -> Result<ExitCode> {
             eprintln!(
                 "{}: {} steps, {} tables, {} claims",
                 path.display(),
-                program.steps.len(),
+                program.steps.iter().filter(|step| !step.implied).count(),
                 program.tables.len(),
                 program.claims.len()
             );
@@ -81,6 +81,12 @@ pub fn run(arguments: &cli::Run) -> Result<ExitCode> {
     let mut forced = vec![false; program.steps.len()];
     for step in text::matching(program, &arguments.force)? {
         forced[step] = true;
+        // What only it implies is part of it.
+        program.steps[step]
+            .inputs
+            .iter()
+            .filter(|&&input| program.steps[input].implied)
+            .for_each(|&input| forced[input] = true);
     }
     let slots = devices::slots(&config.device, config.jobs, config.threads)?;
     let cache = Cache::open(&config.cache).with_context(|| format!("the cache {}", config.cache.display()))?;

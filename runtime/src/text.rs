@@ -1,6 +1,7 @@
 //! From a file to a checked program, with everything that can be said against it before anything runs.
 
 use crate::catalog::expand_fields;
+use crate::implied;
 use anyhow::{Context as _, Result};
 use harness_dsl::{Catalog, Checked, Diagnostic, Loaded, Loader, Overrides, Program, Severity, Step};
 use harness_protocol::steps;
@@ -57,6 +58,7 @@ pub fn read(file: &Path, catalog: &Catalog, overrides: &Overrides) -> Result<Tex
     if checked.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error) {
         checked.program = None;
     }
+    checked.program = checked.program.map(implied::imply);
     Ok(Text { file: file.to_path_buf(), text, checked })
 }
 
@@ -185,13 +187,13 @@ pub fn select(program: &Program, targets: &[String]) -> Result<Vec<bool>> {
 pub fn matching(program: &Program, targets: &[String]) -> Result<Vec<usize>> {
     let mut found = Vec::new();
     for target in targets {
+        // What is implied has no name to be asked by.
+        let written = || program.steps.iter().filter(|step| !step.implied);
         let before = found.len();
         let plain = |text: &str| text.replace(' ', "");
-        found.extend(
-            program.steps.iter().filter(|s| s.name == *target || plain(&s.label) == plain(target)).map(|s| s.id),
-        );
+        found.extend(written().filter(|s| s.name == *target || plain(&s.label) == plain(target)).map(|s| s.id));
         if found.len() == before {
-            let mut names: Vec<&str> = program.steps.iter().map(|step| step.name.as_str()).collect();
+            let mut names: Vec<&str> = written().map(|step| step.name.as_str()).collect();
             names.dedup();
             names.sort_unstable();
             names.dedup();

@@ -83,7 +83,8 @@ fn grey_pictures_are_pictures() {
         );
     }
     let ran = test.harness(&["run", "a.exp", "--json"]).code(0);
-    assert_eq!(ran.counts(), [3, 0, 0, 0]);
+    // With the features that the evaluation implies.
+    assert_eq!(ran.counts(), [4, 0, 0, 0]);
 }
 
 #[test]
@@ -142,7 +143,7 @@ fn why_names_the_field_and_the_file() {
     let file = test.harness(&["why", "a.exp", "photos"]).code(0);
     assert!(file.stdout.contains("cat/00.png changed"), "{}", file.stdout);
     let input = test.harness(&["why", "a.exp", "nearest"]).code(0);
-    assert!(input.stdout.contains("    train: another content, "), "{}", input.stdout);
+    assert!(input.stdout.contains("    data: another content, "), "{}", input.stdout);
     let _ = test.harness(&["why", "a.exp", "nothing"]).code(2).says(&["nothing"]);
 }
 
@@ -250,4 +251,82 @@ fn a_damaged_encoder_is_noticed_and_made_again() {
     test.write("a.exp", KNN.replace("k = 3", "k = 4"));
     let ran = test.harness(&["run", "a.exp", "--json"]).code(0);
     assert_eq!((ran.status("random").as_str(), ran.status("nearest").as_str()), ("executed", "executed"));
+}
+
+/// An `.npy` table of `rows` × 2 whose rows follow the class of the picture, as a program of one's own would write it.
+fn table(rows: u32) -> Vec<u8> {
+    let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, 2), }}");
+    header.push_str(&" ".repeat(118 - header.len() - 1));
+    header.push('\n');
+    let mut bytes = [b"\x93NUMPY\x01\x00\x76\x00".as_slice(), header.as_bytes()].concat();
+    for row in 0..rows {
+        let class = if row < rows / 2 { [1.0f32, 0.1] } else { [0.1, 1.0] };
+        class.iter().for_each(|value| bytes.extend(value.to_le_bytes()));
+    }
+    bytes
+}
+
+#[test]
+fn vectors_of_ones_own_program_take_the_place_of_an_encoder() {
+    let text = r#"
+image_folder photos { path = "photos" }
+command mine {
+    run = ["cp", "{inputs.table}", "{outputs.all}"]
+    files = { table = "table.npy" }, outputs = { all = { kind = features, path = "all.npy" } }
+}
+knn nearest { train = photos, test = photos, vectors = { train = mine.all, test = mine.all }, k = 1 }
+linear_probe probe {
+    train = photos, test = photos, vectors = { train = mine.all, test = mine.all }, features = cached
+    epochs = 20, optimizer = sgd { lr = 0.5 }
+}
+"#;
+    let test = photos(4, text);
+    test.write("table.npy", table(8));
+    let ran = test.harness(&["run", "a.exp", "--json"]).code(0);
+    assert_eq!(ran.counts(), [4, 0, 0, 0]);
+    let events = ran.events();
+    for label in ["nearest", "probe"] {
+        let end = events.iter().find(|e| e["event"] == "step_finished" && e["label"] == label).unwrap();
+        assert_eq!(end["metrics"]["top1"], 1.0, "{end}");
+    }
+    test.write("table.npy", table(7));
+    let _ = failed(&test).says(&["vectors of train have 7 rows", "the dataset has 8 pictures"]);
+    test.write("a.exp", text.replace("k = 1 }", "k = 1, encoder = mine.all }"));
+    let _ = test.harness(&["run", "a.exp"]).code(2).says(&["no encoder is needed"]);
+    test.write("a.exp", text.replace(", features = cached", ""));
+    let _ = test.harness(&["run", "a.exp"]).code(2).says(&["cannot be augmented", "features = cached"]);
+}
+
+#[test]
+fn a_hostile_checkpoint_is_refused_and_runs_nothing() {
+    let text = "encoder evil { file = \"evil.pth\" }\n";
+    let test = Test::new().file("a.exp", text);
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../runtime/worker/tests/foreign/hostile.pth");
+    test.write("evil.pth", std::fs::read(file).unwrap());
+    let _ = failed(&test).says(&["evil.pth", "`posix.system`", "nothing of it was run"]);
+    test.write("a.exp", "encoder two { file = \"evil.pth\", source = random }\n");
+    let _ = test.harness(&["run", "a.exp"]).code(2).says(&["exactly one of `file`, `torchscript` and `source`"]);
+}
+
+#[test]
+fn an_svm_on_a_small_set_in_the_layout_of_voc() {
+    let Some(shared) = harness_tests::shared_data() else { return };
+    let test = Test::new().file(
+        "a.exp",
+        r#"
+voc_classification rooms { path = @rooms/indoor.tar }
+encoder look { source = histogram { bins = 4 } }
+linear_svm svm { encoder = look, train = rooms.trainval, test = rooms.test }
+"#,
+    );
+    test.write("harness.toml", format!("[roots]\nrooms = {:?}\n", shared.join("indoor-voc-layout")));
+    let ran = test.harness(&["run", "a.exp", "--json"]).code(0);
+    for class in ["book", "bookcase", "doll", "vase"] {
+        assert!(ran.stderr.contains(&format!("`{class}` (no positive in test)")), "{}", ran.stderr);
+    }
+    let events = ran.events();
+    let end = events.iter().find(|e| e["event"] == "step_finished" && e["label"] == "svm").unwrap();
+    let metric = |name: &str| end["metrics"][name].as_f64().unwrap();
+    assert!(metric("map") > metric("chance_map") && metric("map") <= 1.0, "{end}");
+    assert_eq!(metric("map"), metric("map_without_difficult"));
 }

@@ -33,14 +33,15 @@ claim "percent" { nearest[random].majority_top1 > 2 and nearest[random].majority
 fn the_whole_path_and_what_changes_what() {
     let test = Test::new().file("a.exp", TINY);
     let first = test.harness(&["run", "a.exp", "--json"]).code(0);
-    assert_eq!(first.counts(), [10, 0, 0, 0]);
+    // Ten that are written, and the features of both splits under four encoders.
+    assert_eq!(first.counts(), [18, 0, 0, 0]);
     assert!(first.stdout.contains("\"knn_top1\""));
     // Shares are claimed in percent: the majority class has about a third.
     assert_eq!(first.end()["claims"]["percent"], "holds", "{}", first.end());
-    assert_eq!(test.harness(&["run", "a.exp", "--json"]).code(0).counts(), [0, 10, 0, 0]);
+    assert_eq!(test.harness(&["run", "a.exp", "--json"]).code(0).counts(), [0, 18, 0, 0]);
     // One evaluation's parameter: that evaluation alone.
     let changed = test.harness(&["run", "a.exp", "-p", "k=3", "--json"]).code(0);
-    assert_eq!(changed.counts(), [4, 6, 0, 0]);
+    assert_eq!(changed.counts(), [4, 14, 0, 0]);
     let page = std::fs::read_to_string(test.path().join(".harness/summaries/a/summary.html")).unwrap();
     for word in ["Tiny", "majority class", "data:image/png", "<svg", "libtorch"] {
         assert!(page.contains(word), "the page lacks {word}");
@@ -113,10 +114,10 @@ fn a_killed_worker_fails_its_step_and_the_rest_goes_on() {
     };
     let ran = ran.code(1).says(&["the worker died", "signal 9"]);
     let [executed, _, failed, skipped] = ran.counts();
-    assert_eq!((executed, failed, skipped), (8, 1, 1), "{}", ran.stderr);
+    assert_eq!((executed, failed, skipped), (14, 1, 3), "{}", ran.stderr);
     // The next run goes on where it stopped and computes only what is missing.
     let again = test.harness(&["run", "a.exp", "-p", "epochs=120", "-p", "k=4", "--json"]).code(0);
-    assert_eq!(again.counts(), [2, 8, 0, 0]);
+    assert_eq!(again.counts(), [4, 14, 0, 0]);
 }
 
 #[test]

@@ -580,6 +580,7 @@ impl Checker<'_> {
                 inputs: out.inputs,
                 span: syntax.name.span,
                 field_spans: out.spans,
+                implied: false,
             });
         }
         steps

@@ -81,6 +81,11 @@ input!(
     ["encoder"]
 );
 input!(
+    /// Feature vectors, one row for each picture of a dataset.
+    FeaturesInput,
+    ["features"]
+);
+input!(
     /// Any output of any step.
     AnyInput,
     ["any"]

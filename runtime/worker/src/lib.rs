@@ -15,6 +15,7 @@ pub mod guard;
 pub mod loss;
 pub mod metric;
 pub mod model;
+pub mod npy;
 pub mod optim;
 pub mod provenance;
 pub mod seed;

@@ -95,6 +95,33 @@ impl Bench {
         self.input("labelled_images", &serde_json::to_vec(&manifest).unwrap(), Some(data))
     }
 
+    /// Adds a dataset whose pictures have one answer for each class.
+    pub fn multilabel(
+        &mut self,
+        name: &str,
+        count: usize,
+        classes: &[&str],
+        answers: impl Fn(usize) -> Vec<i8>,
+    ) -> Value {
+        let plain = self.dataset(name, count, classes, |_, bytes| bytes);
+        let digest = plain["$artifact"]["digest"].as_str().unwrap();
+        let InputFiles { file, data } = self.inputs[digest].clone();
+        let mut manifest: ImageManifest = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+        for (index, entry) in manifest.entries.iter_mut().enumerate() {
+            (entry.label, entry.labels) = (None, answers(index));
+        }
+        self.input("multilabel_images", &serde_json::to_vec(&manifest).unwrap(), data)
+    }
+
+    /// Adds a table of features.
+    pub fn vectors(&mut self, values: &[f32], columns: usize) -> Value {
+        let path = self.path("vectors.npy");
+        let mut writer = crate::npy::Writer::new(&path, values.len() / columns, columns).unwrap();
+        writer.rows(values).unwrap();
+        writer.finish().unwrap();
+        self.input("features", &std::fs::read(&path).unwrap(), None)
+    }
+
     /// Adds any content. The artifact as JSON.
     pub fn input(&mut self, kind: &str, bytes: &[u8], data: Option<Location>) -> Value {
         let digest = digest(bytes);
@@ -162,4 +189,24 @@ pub fn tiny() -> Value {
 /// Pictures as they are.
 pub fn plain() -> Value {
     json!({ "resize": 16, "crop": 16 })
+}
+
+/// Values of `tests/golden/classify.py`, and the features it made them from.
+pub mod golden {
+    use serde_json::Value;
+
+    /// `classify.json`.
+    pub fn file() -> Value {
+        serde_json::from_str(include_str!("../tests/golden/classify.json")).unwrap()
+    }
+
+    /// Features, row by row, and classes: row i is of class i mod `classes`.
+    pub fn table(rows: usize, columns: usize, classes: usize, noise: f64, start: usize) -> (Vec<f32>, Vec<i64>) {
+        let value = |at: usize| {
+            let (row, column, index) = (at / columns, at % columns, (start + at) as f64);
+            let centre = (1.3 * ((row % classes) * columns + column) as f64 + 1.0).sin();
+            (centre + noise * (0.37 * index + 0.11 * index.powf(1.5)).sin()) as f32
+        };
+        ((0..rows * columns).map(value).collect(), (0..rows).map(|row| (row % classes) as i64).collect())
+    }
 }

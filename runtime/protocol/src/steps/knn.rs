@@ -4,30 +4,27 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::kind::{MetricInfo, OutputInfo, Problem, StepKind};
+use crate::steps::embed::Vectors;
 use crate::transform::Centre;
 use crate::value::{EncoderInput, LabelledInput, int};
 
 /// Which features of an encoder are compared.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum KnnFeatures {
-    /// The backbone's, averaged over positions.
-    #[default]
-    Backbone,
-    /// The projection head's output, as the MoCo notebook for CIFAR does; for pretrained encoders that kept theirs.
-    Head,
-}
+pub use crate::steps::embed::Layer as KnnFeatures;
 
 /// Weighted kNN on L2-normalised features: score of a class = Σ exp(cosine / temperature) over its share of the k nearest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Knn {
     /// Encoder, in eval mode.
-    pub encoder: EncoderInput,
+    #[serde(default)]
+    pub encoder: Option<EncoderInput>,
     /// Labelled pictures that vote.
     pub train: LabelledInput,
     /// Labelled pictures that are asked.
     pub test: LabelledInput,
+    /// Features computed before, instead of an `encoder`'s.
+    #[serde(default)]
+    pub vectors: Option<Vectors>,
     /// Which features are compared.
     #[serde(default)]
     pub features: KnnFeatures,
@@ -35,13 +32,17 @@ pub struct Knn {
     #[serde(default = "int::<20>")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub k: u64,
+    /// Other numbers of neighbours to report beside, as the curve `top1_by_k`: `nn.top1_by_k.at(200)`. `top1` stays that
+    /// of `k`, so none is chosen by its result.
+    #[serde(default)]
+    pub also: Vec<u64>,
     /// Temperature of the votes.
     #[serde(default = "temperature")]
     #[schemars(extend("exclusiveMinimum" = 0.0))]
     pub temperature: f64,
     /// Transform of the pictures, the same for both splits, without augmentation.
     #[serde(default)]
-    pub transform: Centre,
+    pub transform: Option<Centre>,
 }
 
 fn temperature() -> f64 {
@@ -50,7 +51,7 @@ fn temperature() -> f64 {
 
 impl StepKind for Knn {
     const KIND: &'static str = "knn";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const RANDOM: bool = false;
     const OUTPUTS: &'static [OutputInfo] = &[OutputInfo {
         name: "neighbours",
@@ -62,9 +63,17 @@ impl StepKind for Knn {
             .above("majority_top1", "majority class"),
         MetricInfo::share("top5", "Share of test pictures whose class is among the five highest scores."),
         MetricInfo::share("majority_top1", "Accuracy of always answering the most frequent class of train."),
+        MetricInfo { series: true, ..MetricInfo::share("top1_by_k", "`top1` for `k` and every number in `also`.") },
     ];
 
     fn problems(&self) -> Vec<Problem> {
-        self.transform.problems("transform")
+        let mut problems = Vectors::problems(self.vectors.as_ref(), self.encoder.is_some(), self.transform.is_some());
+        if let Some(transform) = &self.transform {
+            problems.extend(transform.problems("transform"));
+        }
+        if self.also.contains(&0) {
+            problems.push(Problem::new("also", "there is no vote without a neighbour; numbers start at 1"));
+        }
+        problems
     }
 }

@@ -3,10 +3,12 @@
 pub mod cityscapes;
 pub mod command;
 pub mod davis;
+pub mod embed;
 pub mod encoder;
 pub mod image_folder;
 pub mod knn;
 pub mod linear_probe;
+pub mod linear_svm;
 pub mod nyud;
 pub mod pretrain;
 pub mod propagate;
@@ -19,10 +21,12 @@ pub mod voc_segmentation;
 pub use cityscapes::Cityscapes;
 pub use command::{Command, Declared};
 pub use davis::{Davis, Year};
+pub use embed::{Embed, Layer, Vectors};
 pub use encoder::{Copy, Encoder, Histogram, Pixels, Random, Recalibrate, Source};
 pub use image_folder::{ImageFolder, Labels};
 pub use knn::Knn;
-pub use linear_probe::{AugmentedFeatures, CachedFeatures, LinearProbe, ProbeFeatures};
+pub use linear_probe::{AugmentedFeatures, CachedFeatures, LinearProbe, ProbeFeatures, ProbeProfile};
+pub use linear_svm::{Absent, LinearSvm, LowShot, SvmProfile};
 pub use nyud::Nyud;
 pub use pretrain::{BatchNorm, Checkpoints, Contrast, KnnMonitor, Moco, Monitor, Pretrain, Supervised};
 pub use propagate::{Propagate, PropagateLayer};
@@ -39,10 +43,12 @@ pub const ALL: &[KindInfo] = &[
     KindInfo::of::<Cityscapes>(),
     KindInfo::of::<Command>(),
     KindInfo::of::<Davis>(),
+    KindInfo::of::<Embed>(),
     KindInfo::of::<Encoder>(),
     KindInfo::of::<ImageFolder>(),
     KindInfo::of::<Knn>(),
     KindInfo::of::<LinearProbe>(),
+    KindInfo::of::<LinearSvm>(),
     KindInfo::of::<Nyud>(),
     KindInfo::of::<Pretrain>(),
     KindInfo::of::<Propagate>(),

@@ -1,11 +1,21 @@
 //! The weighted nearest-neighbour classifier (Wu et al. 2018, InstDisc; the evaluation of DINO).
 
-use tch::{Kind, Tensor};
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+
+use tch::{Device, Tensor};
 
 use crate::error::Result;
 
-/// Similarities that are held at a time.
-const CHUNK: usize = 1 << 24;
+/// Queries that are compared at a time. Blocks are fixed, so that numbers do not depend on memory or threads.
+const QUERIES: usize = 1024;
+/// Rows of train that they are compared with at a time; with [`QUERIES`], 32 MiB of similarities.
+const ROWS: usize = 8192;
+/// On a GPU, how many more candidates than neighbours come back from each block, to see ties at the last place.
+const SPARE: usize = 32;
+
+/// A row of train and its cosine.
+pub type Neighbour = (usize, f32);
 
 /// What the classifier says of one query.
 #[derive(Clone, Debug, PartialEq)]
@@ -13,12 +23,168 @@ pub struct Vote {
     /// Classes by falling score, equal ones by number; as many as are asked for and make sense.
     pub classes: Vec<i64>,
     /// The nearest of train with their cosine similarities, nearest first, equal ones by index; five at most.
-    pub nearest: Vec<(usize, f32)>,
+    pub nearest: Vec<Neighbour>,
 }
 
-/// Classifies every row of `test` by the `k` rows of `train` with the largest cosine, each voting exp(cosine /
-/// `temperature`) for its label. Rows have length 1, fp32, `train`: [n, d], `test`: [m, d]. More neighbours than there
-/// are means all. `top` classes are given, fewer when there are fewer classes or neighbours.
+/// A candidate; the greatest of a heap is the one to give up first: the least similar, of equal ones the last of train.
+#[derive(Clone, Copy, Debug)]
+struct Candidate(Neighbour);
+
+impl Ord for Candidate {
+    fn cmp(&self, other: &Self) -> Ordering {
+        other.0.1.total_cmp(&self.0.1).then(self.0.0.cmp(&other.0.0))
+    }
+}
+
+impl PartialOrd for Candidate {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Candidate {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Candidate {}
+
+/// The nearest of one query so far. Rows come in the order of train, so a later one of equal similarity never counts.
+#[derive(Clone, Debug, Default)]
+struct Nearest(BinaryHeap<Candidate>);
+
+impl Nearest {
+    fn add(&mut self, k: usize, index: usize, similarity: f32) {
+        if self.0.len() < k {
+            self.0.push(Candidate((index, similarity)));
+        } else if let Some(mut worst) = self.0.peek_mut()
+            && similarity > worst.0.1
+        {
+            *worst = Candidate((index, similarity));
+        }
+    }
+
+    /// Looks through similarities with the rows from `base` on. Most are below all that are held: they are passed over
+    /// in pieces, without a branch for each.
+    fn scan(&mut self, k: usize, base: usize, row: &[f32]) {
+        const PIECE: usize = 32;
+        for (piece, values) in row.chunks(PIECE).enumerate() {
+            if self.0.len() == k {
+                let least = self.0.peek().map_or(f32::NEG_INFINITY, |worst| worst.0.1);
+                if values.iter().fold(0, |any, &value| any | u32::from(value > least)) == 0 {
+                    continue;
+                }
+            }
+            for (offset, &value) in values.iter().enumerate() {
+                self.add(k, base + piece * PIECE + offset, value);
+            }
+        }
+    }
+
+    fn sorted(self) -> Vec<Neighbour> {
+        self.0.into_sorted_vec().into_iter().map(|candidate| candidate.0).collect()
+    }
+}
+
+/// The `k` rows of `train` with the largest cosine to every row of `test`, nearest first, equal ones in the order of
+/// train; all of them where there are fewer. Rows have length 1, fp32, `train`: [n, d], `test`: [m, d]. Exact. Both
+/// sides are taken in blocks, so that beside the features themselves some ten megabytes are needed. `between` hears how
+/// many queries are done and may stop the search.
+///
+/// # Errors
+/// libtorch's, and what `between` says.
+pub fn nearest(
+    train: &Tensor,
+    test: &Tensor,
+    k: usize,
+    mut between: impl FnMut(u64) -> Result<()>,
+) -> Result<Vec<Vec<Neighbour>>> {
+    let (count, asked) = (train.size()[0] as usize, test.size()[0] as usize);
+    let k = k.min(count);
+    let threads = tch::get_num_threads().max(1) as usize;
+    let mut found = Vec::with_capacity(asked);
+    let mut held = vec![0f32; QUERIES.min(asked) * ROWS.min(count)];
+    for start in (0..asked).step_by(QUERIES) {
+        let queries = test.f_narrow(0, start as i64, QUERIES.min(asked - start) as i64)?;
+        let size = queries.size()[0] as usize;
+        let mut best = vec![Nearest::default(); size];
+        for base in (0..count).step_by(ROWS) {
+            between(start as u64)?;
+            let rows = train.f_narrow(0, base as i64, ROWS.min(count - base) as i64)?;
+            let similar = queries.f_matmul(&rows.f_transpose(0, 1)?)?;
+            if similar.device() == Device::Cpu {
+                let width = rows.size()[0] as usize;
+                let flat = &mut held[..size * width];
+                let numel = flat.len();
+                similar.f_contiguous()?.f_copy_data(flat, numel)?;
+                scan(&mut best, flat, width, k, base, threads);
+            } else {
+                from_device(&mut best, &similar, k, base)?;
+            }
+        }
+        found.extend(best.into_iter().map(Nearest::sorted));
+    }
+    between(asked as u64)?;
+    Ok(found)
+}
+
+/// Looks through a block of similarities, its rows shared among threads.
+fn scan(best: &mut [Nearest], flat: &[f32], width: usize, k: usize, base: usize, threads: usize) {
+    let share = best.len().div_ceil(threads).max(1);
+    let each = |best: &mut [Nearest], flat: &[f32]| {
+        best.iter_mut().zip(flat.chunks_exact(width)).for_each(|(nearest, row)| nearest.scan(k, base, row));
+    };
+    if threads == 1 {
+        return each(best, flat);
+    }
+    std::thread::scope(|scope| {
+        for (best, flat) in best.chunks_mut(share).zip(flat.chunks(share * width)) {
+            scope.spawn(move || each(best, flat));
+        }
+    });
+}
+
+/// The best of a block that lies on a GPU: some more than `k` come back, so that ties at the last place are seen; where
+/// even those are all equal, the whole row does.
+fn from_device(best: &mut [Nearest], similar: &Tensor, k: usize, base: usize) -> Result<()> {
+    let width = similar.size()[1] as usize;
+    let taken = (k + SPARE).min(width);
+    let (values, indices) = similar.f_topk(taken as i64, 1, true, true)?;
+    let values = Vec::<f32>::try_from(values.f_to_device(Device::Cpu)?.f_reshape([-1])?)?;
+    let indices = Vec::<i64>::try_from(indices.f_to_device(Device::Cpu)?.f_reshape([-1])?)?;
+    for (query, nearest) in best.iter_mut().enumerate() {
+        let at = query * taken..(query + 1) * taken;
+        let (values, indices) = (&values[at.clone()], &indices[at]);
+        let open = taken < width && k <= taken && values[k.max(1) - 1] == values[taken - 1];
+        if open {
+            let row = similar.f_get(query as i64)?.f_to_device(Device::Cpu)?;
+            nearest.scan(k, base, &Vec::<f32>::try_from(row)?);
+        } else {
+            let mut ordered: Vec<Neighbour> =
+                indices.iter().zip(values).map(|(&index, &value)| (base + index as usize, value)).collect();
+            ordered.sort_by_key(|neighbour| neighbour.0);
+            ordered.into_iter().for_each(|(index, value)| nearest.add(k, index, value));
+        }
+    }
+    Ok(())
+}
+
+/// What the first `k` of a query's neighbours say: each votes exp(cosine / `temperature`) for its label. `top` classes are
+/// given, fewer when there are fewer classes or neighbours.
+pub fn vote(neighbours: &[Neighbour], labels: &[i64], classes: usize, k: usize, temperature: f64, top: usize) -> Vote {
+    let chosen = &neighbours[..k.min(neighbours.len())];
+    // Relative to the nearest, so that no temperature overflows; the order of the scores is the same.
+    let nearest = chosen.first().map_or(0.0, |&(_, s)| f64::from(s));
+    let mut scores = vec![0.0f64; classes];
+    for &(index, similarity) in chosen {
+        scores[labels[index] as usize] += ((f64::from(similarity) - nearest) / temperature).exp();
+    }
+    let top = top.min(classes).min(chosen.len());
+    Vote { classes: ranked(&scores, top), nearest: chosen[..chosen.len().min(5)].to_vec() }
+}
+
+/// Classifies every row of `test` by its `k` nearest rows of `train`; see [`nearest`] and [`vote`].
 ///
 /// # Errors
 /// libtorch's.
@@ -31,40 +197,8 @@ pub fn classify(
     temperature: f64,
     top: usize,
 ) -> Result<Vec<Vote>> {
-    let count = labels.len();
-    let k = k.min(count);
-    let top = top.min(classes).min(k);
-    let columns = train.f_transpose(0, 1)?;
-    let mut votes = Vec::new();
-    for part in test.f_split((CHUNK / count.max(1)).max(1) as i64, 0)? {
-        let similar = part.f_matmul(&columns)?;
-        // The k-th largest of each row; ties at it are settled by index below, which `topk` leaves open.
-        let (values, _) = similar.f_topk(k as i64, 1, true, true)?;
-        let last = Vec::<f32>::try_from(values.f_select(1, k as i64 - 1)?.to_kind(Kind::Float).contiguous())?;
-        let mut flat = vec![0.0f32; last.len() * count];
-        let size = flat.len();
-        similar.f_to_device(tch::Device::Cpu)?.f_contiguous()?.f_copy_data(&mut flat, size)?;
-        votes.extend(
-            flat.chunks_exact(count).zip(last).map(|(row, last)| vote(row, last, labels, classes, k, temperature, top)),
-        );
-    }
-    Ok(votes)
-}
-
-fn vote(row: &[f32], last: f32, labels: &[i64], classes: usize, k: usize, temperature: f64, top: usize) -> Vote {
-    let mut chosen: Vec<(usize, f32)> = row.iter().copied().enumerate().filter(|&(_, s)| s > last).collect();
-    let ties = row.iter().copied().enumerate().filter(|&(_, s)| s == last);
-    let room = k.saturating_sub(chosen.len());
-    chosen.extend(ties.take(room));
-    chosen.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-    // Relative to the nearest, so that no temperature overflows; the order of the scores is the same.
-    let nearest = chosen.first().map_or(0.0, |&(_, s)| f64::from(s));
-    let mut scores = vec![0.0f64; classes];
-    for &(index, similarity) in &chosen {
-        scores[labels[index] as usize] += ((f64::from(similarity) - nearest) / temperature).exp();
-    }
-    chosen.truncate(5);
-    Vote { classes: ranked(&scores, top), nearest: chosen }
+    let found = nearest(train, test, k, |_| Ok(()))?;
+    Ok(found.iter().map(|neighbours| vote(neighbours, labels, classes, k, temperature, top)).collect())
 }
 
 /// Numbers of the `top` highest scores, highest first, equal ones by number.
@@ -86,6 +220,7 @@ pub fn accuracy(votes: &[Vote], truth: &[i64]) -> (f64, f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tch::Kind;
 
     fn rows(angles: &[f64]) -> Tensor {
         let values: Vec<f32> = angles.iter().flat_map(|a| [a.cos() as f32, a.sin() as f32]).collect();
@@ -123,5 +258,61 @@ mod tests {
     fn tiny_temperatures_do_not_overflow() {
         let votes = classify(&rows(&[0.0, 0.2]), &[1, 0], 2, &rows(&[0.19]), 2, 1e-5, 5).unwrap();
         assert_eq!(votes[0].classes, [0, 1]);
+    }
+
+    /// More rows and queries than a block has, on one thread and several: as one plain comparison gives.
+    #[test]
+    fn blocks_do_not_show() {
+        let (count, asked, columns) = (ROWS + 700, QUERIES + 30, 3);
+        let table = |rows: usize, start: f64| {
+            let x: Vec<f32> = (0..rows * columns).map(|i| (0.7 * (i as f64 + start)).sin() as f32).collect();
+            crate::features::normalised(&Tensor::from_slice(&x).view([rows as i64, columns as i64]))
+        };
+        let (train, test) = (table(count, 0.0), table(asked, 0.3));
+        // The last rows are copies of the first: of equal ones the first count.
+        train.narrow(0, ROWS as i64 + 100, 600).copy_(&train.narrow(0, 0, 600));
+        let found = nearest(&train, &test, 40, |_| Ok(())).unwrap();
+        assert_eq!(found.len(), asked);
+        for query in [0, 1, 500, QUERIES - 1, QUERIES, asked - 1] {
+            let similar: Vec<f32> = (0..count)
+                .map(|row| (train.get(row as i64) * test.get(query as i64)).sum(Kind::Float).double_value(&[]) as f32)
+                .collect();
+            let mut order: Vec<usize> = (0..count).collect();
+            order.sort_by(|&a, &b| similar[b].total_cmp(&similar[a]).then(a.cmp(&b)));
+            // Sums of three products differ in the last digit between the two ways, so neighbours are held to their
+            // similarity, and copies to their order.
+            for ((index, value), expected) in found[query].iter().zip(&order) {
+                assert!((value - similar[*expected]).abs() < 1e-6);
+                assert!((similar[*index] - value).abs() < 1e-6);
+            }
+            let mut seen = std::collections::BTreeSet::new();
+            for (index, _) in &found[query] {
+                if (ROWS + 100..ROWS + 700).contains(index) {
+                    assert!(seen.contains(&(index - ROWS - 100)), "a copy came before its original");
+                }
+                seen.insert(*index);
+            }
+        }
+    }
+
+    #[test]
+    fn as_scikit_learn_and_faiss() {
+        let golden = crate::testing::golden::file();
+        let table = |rows: usize, start: usize| {
+            let (x, labels) = crate::testing::golden::table(rows, 32, 7, 3.0, start);
+            (crate::features::normalised(&Tensor::from_slice(&x).view([rows as i64, 32])), labels)
+        };
+        let ((train, labels), (test, _)) = (table(600, 0), table(200, 50_000));
+        let found = nearest(&train, &test, 200, |_| Ok(())).unwrap();
+        for (k, expected) in golden["knn"].as_object().unwrap() {
+            let expected: Vec<i64> = serde_json::from_value(expected.clone()).unwrap();
+            let said = found.iter().map(|near| vote(near, &labels, 7, k.parse().unwrap(), 0.07, 5).classes[0]);
+            assert_eq!(said.collect::<Vec<_>>(), expected, "k = {k}");
+        }
+        let faiss: Vec<Vec<usize>> = serde_json::from_value(golden["faiss"].clone()).unwrap();
+        for (near, expected) in found.iter().zip(&faiss) {
+            let near: std::collections::BTreeSet<usize> = near[..20].iter().map(|(index, _)| *index).collect();
+            assert_eq!(near, expected.iter().copied().collect());
+        }
     }
 }

@@ -4,4 +4,5 @@ pub mod bitmap;
 pub mod davis;
 pub mod iou;
 pub mod knn;
+pub mod precision;
 pub mod top;

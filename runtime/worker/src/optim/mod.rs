@@ -1,5 +1,6 @@
 //! Optimisers with state that can be saved.
 
 pub mod sgd;
+pub mod svm;
 
 pub use sgd::Sgd;

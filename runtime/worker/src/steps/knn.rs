@@ -6,7 +6,7 @@ use std::time::Instant;
 use base64::Engine as _;
 use harness_protocol::steps::knn::{Knn as Params, KnnFeatures};
 use harness_protocol::transform::Centre;
-use harness_protocol::{Gallery, GalleryItem, Outcome};
+use harness_protocol::{Gallery, GalleryItem, Outcome, Series};
 use harness_views::{Filter, Picture, centre_crop, encode_png_rgb, resize_shorter};
 use tch::Tensor;
 
@@ -14,10 +14,10 @@ use crate::context::Context;
 use crate::data::Images;
 use crate::data::labels::{majority, matched};
 use crate::error::Result;
-use crate::features::{extract, normalised};
+use crate::features::{check_columns, computed, extract, head, normalised};
 use crate::guard::eval_guard;
-use crate::metric::knn::{Vote, accuracy, classify};
-use crate::model::{Encoder, Head};
+use crate::metric::knn::{Vote, accuracy, classify, nearest, vote};
+use crate::model::Encoder;
 use crate::provenance::provenance;
 
 /// Queries in the gallery.
@@ -59,31 +59,24 @@ pub struct Answer {
 /// Classes that do not match, pictures that cannot be used, cancelled.
 pub fn answer(context: &Context, encoder: &Encoder, task: &Task, done: impl Fn(u64)) -> Result<Answer> {
     let (labels, truth) = (task.train.labels()?, matched(task.train, task.test)?);
-    let before = task.train.len() as u64;
-    let head = match task.features {
-        KnnFeatures::Backbone => None,
-        KnnFeatures::Head => Some(head(encoder)?),
-    };
-    let rows = |features: Tensor| match &head {
-        Some(head) => tch::no_grad(|| normalised(&head.forward(&features))),
-        None => normalised(&features),
-    };
-    let (train, test) = eval_guard(encoder, || {
-        let train = extract(context, encoder, task.train, &task.transform, &done)?;
-        let test = extract(context, encoder, task.test, &task.transform, |count| done(before + count))?;
-        Ok((rows(train), rows(test)))
-    })?;
+    let (train, test) = vectors(context, encoder, task, done)?;
     let classes = task.train.manifest.classes.len();
     let votes = classify(&train, &labels, classes, &test, task.k, task.temperature, 5)?;
     Ok(Answer { votes, labels, truth })
 }
 
-/// The projection head of an encoder.
-fn head(encoder: &Encoder) -> Result<Head> {
-    let network = encoder.need_network("features = head")?;
-    Head::bind(&network.store).map_err(|_| {
-        "this encoder has no projection head, so `features = head` cannot be; leave it out, or give a pretrained encoder"
-            .into()
+/// Features of both splits, rows of length 1.
+fn vectors(context: &Context, encoder: &Encoder, task: &Task, done: impl Fn(u64)) -> Result<(Tensor, Tensor)> {
+    let before = task.train.len() as u64;
+    let head = head(encoder, task.features)?;
+    let rows = |features: Tensor| match &head {
+        Some(head) => tch::no_grad(|| normalised(&head.forward(&features))),
+        None => normalised(&features),
+    };
+    eval_guard(encoder, || {
+        let train = extract(context, encoder, task.train, &task.transform, &done)?;
+        let test = extract(context, encoder, task.test, &task.transform, |count| done(before + count))?;
+        Ok((rows(train), rows(test)))
     })
 }
 
@@ -93,29 +86,59 @@ fn head(encoder: &Encoder) -> Result<Head> {
 /// See [`answer`].
 pub fn run(context: &Context) -> Result<Outcome> {
     let params: Params = context.params()?;
-    let encoder = Encoder::load(context.input_file(params.encoder.digest())?, context.device)?;
     let (train, test) = (context.images(params.train.digest())?, context.images(params.test.digest())?);
+    let (labels, truth) = (train.labels()?, matched(&train, &test)?);
     let k = usize::try_from(params.k).unwrap_or(usize::MAX);
-    let task = Task {
-        train: &train,
-        test: &test,
-        k,
-        temperature: params.temperature,
-        features: params.features,
-        transform: params.transform,
-    };
-    let total = (train.len() + test.len()) as u64;
     let start = Instant::now();
-    let answer = answer(context, &encoder, &task, |done| context.progress("features", done, total, "pictures"))?;
+    let (x, y) = match (&params.vectors, &params.encoder) {
+        (Some(vectors), _) => (
+            normalised(&computed(context, vectors.train.digest(), &train, "train")?),
+            normalised(&computed(context, vectors.test.digest(), &test, "test")?),
+        ),
+        (None, Some(encoder)) => {
+            let encoder = Encoder::load(context.input_file(encoder.digest())?, context.device)?;
+            let task = Task {
+                train: &train,
+                test: &test,
+                k,
+                temperature: params.temperature,
+                features: params.features,
+                transform: params.transform.unwrap_or_default(),
+            };
+            let total = (train.len() + test.len()) as u64;
+            vectors(context, &encoder, &task, |done| context.progress("features", done, total, "pictures"))?
+        }
+        (None, None) => return Err("there is neither an `encoder` nor `vectors`".into()),
+    };
+    check_columns(&x, &y)?;
+    let classes = train.manifest.classes.len();
+    let all: Vec<usize> = params.also.iter().map(|&k| usize::try_from(k).unwrap_or(usize::MAX)).chain([k]).collect();
+    let most = all.iter().copied().max().unwrap_or(k);
+    let asked = test.len() as u64;
+    let found = nearest(&x, &y, most, |done| {
+        context.check_cancelled()?;
+        context.progress("neighbours", done, asked, "pictures");
+        Ok(())
+    })?;
+    let votes = |k: usize| -> Vec<Vote> {
+        found.iter().map(|near| vote(near, &labels, classes, k, params.temperature, 5)).collect()
+    };
+    let by_k: BTreeMap<usize, f64> = all.iter().map(|&k| (k, accuracy(&votes(k), &truth).0)).collect();
+    let answer = Answer { votes: votes(k), labels, truth };
     let seconds = start.elapsed().as_secs_f64();
     let (top1, top5) = accuracy(&answer.votes, &answer.truth);
-    let floor = majority(&answer.labels, train.manifest.classes.len(), &answer.truth);
+    let floor = majority(&answer.labels, classes, &answer.truth);
     let gallery = gallery(&train, &test, &answer)?;
+    let curve = Series {
+        x: by_k.keys().map(|&k| k as f64).collect(),
+        y: by_k.values().copied().collect(),
+        x_label: "neighbours".into(),
+    };
     Ok(Outcome {
         outputs: BTreeMap::from([("neighbours".into(), context.write_gallery("neighbours", &gallery)?)]),
         metrics: BTreeMap::from([("top1".into(), top1), ("top5".into(), top5), ("majority_top1".into(), floor)]),
-        series: BTreeMap::new(),
-        provenance: provenance(context, total, seconds),
+        series: BTreeMap::from([("top1_by_k".into(), curve)]),
+        provenance: provenance(context, asked, seconds),
     })
 }
 

@@ -1,8 +1,10 @@
 //! How each kind of step runs: one file per kind, of the same name as in the protocol.
 
+pub mod embed;
 pub mod encoder;
 pub mod knn;
 pub mod linear_probe;
+pub mod linear_svm;
 pub mod overlay;
 pub mod pretrain;
 pub mod propagate;
@@ -35,9 +37,11 @@ const fn run_of<T: StepKind>(run: fn(&Context) -> Result<Outcome>) -> Run {
 
 /// Every kind that this worker runs, sorted by name.
 pub const ALL: &[Run] = &[
+    run_of::<harness_protocol::steps::Embed>(embed::run),
     run_of::<harness_protocol::steps::Encoder>(encoder::run),
     run_of::<harness_protocol::steps::Knn>(knn::run),
     run_of::<harness_protocol::steps::LinearProbe>(linear_probe::run),
+    run_of::<harness_protocol::steps::LinearSvm>(linear_svm::run),
     run_of::<harness_protocol::steps::Pretrain>(pretrain::run),
     run_of::<harness_protocol::steps::Propagate>(propagate::run),
     run_of::<harness_protocol::steps::Segment>(segment::run),

@@ -366,3 +366,180 @@ fn linear_probes_learn_and_repeat() {
     let right = (0..9).filter(|&i| said.int64_value(&[i]) == i % 3).count();
     assert_eq!(right as f64 / 9.0, outcome.metrics["top1"]);
 }
+
+#[test]
+fn embedded_features_give_what_the_encoder_gives() {
+    let mut bench = Bench::new();
+    let (train, test) = (bench.dataset("train", 70, &CLASSES, same), bench.dataset("tests", 9, &CLASSES, same));
+    let encoder = bench.encoder(&untrained(1));
+    let mut embed = |name: &str, data: &Value| {
+        let params = json!({ "encoder": encoder, "data": data, "transform": plain() });
+        let job = bench.job(name, "embed", params);
+        let outcome = bench.run(&job).outcome();
+        assert_eq!(outcome.metrics["dimensions"], 32.0);
+        let bytes = bench.output(&job, &outcome, "features");
+        bench.input("features", &bytes, None)
+    };
+    let vectors = json!({ "train": embed("a", &train), "test": embed("b", &test) });
+    let knn = |more: Value| {
+        let mut params = json!({ "train": train, "test": test, "k": 3, "also": [1, 500] });
+        params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        bench.run(&bench.job("knn", "knn", params))
+    };
+    let (given, direct) = (
+        knn(json!({ "vectors": vectors })).outcome(),
+        knn(json!({ "encoder": encoder, "transform": plain() })).outcome(),
+    );
+    assert_eq!(given.metrics, direct.metrics);
+    assert_eq!(given.series, direct.series);
+    assert_eq!(given.series["top1_by_k"].x, [1.0, 3.0, 500.0]);
+    assert_eq!(given.series["top1_by_k"].y[1], given.metrics["top1"]);
+
+    // Two splits mixed up, and numbers that are none.
+    let swapped = json!({ "vectors": { "train": vectors["test"], "test": vectors["train"] } });
+    let message = knn(swapped).message();
+    assert!(message.contains("vectors of train have 9 rows") && message.contains("70 pictures"), "{message}");
+    let mut values = vec![0.5; 9 * 32];
+    values[4 * 32 + 1] = f32::NAN;
+    let bad = bench.vectors(&values, 32);
+    let params = json!({ "train": train, "test": test, "vectors": { "train": vectors["train"], "test": bad } });
+    let message = bench.run(&bench.job("nan", "knn", params)).message();
+    assert!(message.contains("`004.png` are not finite"), "{message}");
+    let narrow = bench.vectors(&[0.5; 9 * 3], 3);
+    let params = json!({ "train": train, "test": test, "vectors": { "train": vectors["train"], "test": narrow } });
+    let message = bench.run(&bench.job("narrow", "knn", params)).message();
+    assert!(message.contains("32 numbers") && message.contains("of different encoders"), "{message}");
+}
+
+#[test]
+fn an_encoder_that_gives_no_numbers_names_the_picture() {
+    let mut bench = Bench::new();
+    let data = bench.dataset("data", 5, &CLASSES, same);
+    let encoder = untrained(1);
+    let network = encoder.need_network("test").unwrap();
+    let _ = network.store.get("bn1.running_var").unwrap().fill_(f64::NAN);
+    let encoder = bench.encoder(&encoder);
+    let params = json!({ "encoder": encoder, "data": data, "transform": plain() });
+    let message = bench.run(&bench.job("a", "embed", params)).message();
+    assert!(message.contains("`000.png` are not finite (and those of 4 more"), "{message}");
+}
+
+/// On cached features the probe ends where logistic regression does.
+#[test]
+fn a_probe_reaches_logistic_regression() {
+    use crate::testing::golden;
+    let expected = &golden::file()["logistic"];
+    let mut bench = Bench::new();
+    let names: Vec<String> = (0..10).map(|class| format!("class{class}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let (train, test) = (bench.dataset("train", 700, &names, same), bench.dataset("tests", 1000, &names, same));
+    let x = bench.vectors(&golden::table(700, 16, 10, 2.2, 0).0, 16);
+    let y = bench.vectors(&golden::table(1000, 16, 10, 2.2, 200_000).0, 16);
+    let params = json!({
+        "train": train, "test": test, "vectors": { "train": x, "test": y }, "features": { "cached": {} },
+        "epochs": 400, "batch": 700, "optimizer": { "sgd": { "lr": 1.0 } }, "schedule": { "cosine": {} },
+    });
+    let job = bench.job("probe", "linear_probe", params.clone());
+    let outcome = bench.run(&job).outcome();
+    let near = |name: &str, tool: &str, most: f64| {
+        let (ours, theirs) = (outcome.metrics[name], expected[tool].as_f64().unwrap());
+        assert!((ours - theirs).abs() <= most, "{name}: {ours} against {theirs}");
+    };
+    near("top1", "test", 0.005);
+    near("train_top1", "train", 0.005);
+    let loss = outcome.series["loss"].y.last().copied().unwrap();
+    assert!((loss - expected["loss"].as_f64().unwrap()).abs() < 1e-3, "{loss}");
+    assert_eq!(outcome.series["test_top1"].y.last(), outcome.metrics.get("top1"));
+    let gallery: harness_protocol::Gallery =
+        serde_json::from_slice(&bench.output(&job, &outcome, "confusion")).unwrap();
+    assert_eq!((gallery.items.len(), gallery.items[0].width), (1, 320));
+    let table: Value = serde_json::from_slice(&bench.output(&job, &outcome, "confusion_counts")).unwrap();
+    let right: u64 = (0..10).map(|class| table["counts"][class][class].as_u64().unwrap()).sum();
+    assert_eq!(right as f64 / 1000.0, outcome.metrics["top1"]);
+
+    // As published: the best epoch on test, and that it is said.
+    let mut official = params;
+    official["profile"] = "official".into();
+    official["epochs"] = 30.into();
+    let ended = bench.run(&bench.job("official", "linear_probe", official));
+    assert!(
+        ended
+            .said
+            .iter()
+            .any(|m| matches!(m, FromWorker::Log { level, text, .. } if level == "warn" && text.contains("flatters")))
+    );
+    let outcome = ended.outcome();
+    let curve = &outcome.series["test_top1"].y;
+    let best = curve.iter().copied().fold(0.0, f64::max);
+    assert_eq!(outcome.metrics["top1"], best);
+    assert_eq!(curve[outcome.metrics["best_epoch"] as usize - 1], best);
+}
+
+#[test]
+fn support_vector_machines_of_a_multi_label_set() {
+    use crate::testing::golden;
+    let mut bench = Bench::new();
+    // Two classes as in the golden problems, one never shown in train, one never in test.
+    let names = ["zero", "pair", "untrained", "untested"];
+    let answers = |test: bool| {
+        move |index: usize| {
+            let class = index % 9;
+            let is = |yes: bool| if yes { 1 } else { -1 };
+            let difficult = test && index % 10 == 3;
+            let pair = if difficult { 0 } else { is(class == 1 || class == 2) };
+            vec![is(class == 0), pair, is(test && class == 3), is(!test && class == 3)]
+        }
+    };
+    let train = bench.multilabel("train", 240, &names, answers(false));
+    let test = bench.multilabel("tests", 180, &names, answers(true));
+    let x = bench.vectors(&golden::table(240, 24, 9, 6.0, 0).0, 24);
+    let y = bench.vectors(&golden::table(180, 24, 9, 6.0, 90_000).0, 24);
+    let base = json!({ "train": train, "test": test, "vectors": { "train": x, "test": y } });
+    let run = |name: &str, more: Value| {
+        let mut params = base.clone();
+        params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let job = bench.job(name, "linear_svm", params);
+        let ended = bench.run(&job);
+        (job, ended)
+    };
+    let (job, ended) = run("svm", json!({}));
+    let warned = |said: &[FromWorker], word: &str| {
+        said.iter().any(|m| matches!(m, FromWorker::Log { level, text, .. } if level == "warn" && text.contains(word)))
+    };
+    assert!(warned(&ended.said, "`untrained` (no positive in train), `untested` (no positive in test)"));
+    let outcome = ended.outcome();
+    assert_eq!(outcome.metrics["classes_counted"], 2.0);
+    let file: Value = serde_json::from_slice(&bench.output(&job, &outcome, "classes")).unwrap();
+    let golden = golden::file();
+    let expected = golden["svm"][0]["0.5"]["envelope"].as_f64().unwrap();
+    let zero = file["classes"]["zero"]["ap"].as_f64().unwrap();
+    assert!((zero - expected).abs() < 5e-4, "{zero} {expected}");
+    let pair = &file["classes"]["pair"];
+    assert_eq!(pair["test_difficult"], 18);
+    assert!(pair["ap_without_difficult"].as_f64() > pair["ap"].as_f64());
+    let mean = (zero + pair["ap"].as_f64().unwrap()) / 2.0;
+    assert!((outcome.metrics["map"] - mean).abs() < 1e-12);
+    assert!(outcome.metrics["chance_map"] > 0.1 && outcome.metrics["chance_map"] < 0.25);
+    assert_eq!(file["classes"]["untested"]["left_out"], "no positive in test");
+    let message = run("strict", json!({ "absent": "error" })).1.message();
+    assert!(message.contains("`untrained`") && message.contains("leave_out"), "{message}");
+
+    // The best of cross-validation, class by class: 0.01 for class 0 by the golden values.
+    let (job, ended) = run("crossed", json!({ "costs": [0.01, 0.1, 1.0, 10.0] }));
+    let crossed = ended.outcome();
+    let file: Value = serde_json::from_slice(&bench.output(&job, &crossed, "classes")).unwrap();
+    assert_eq!(file["classes"]["zero"]["cost"], 0.01);
+
+    let shots = json!({ "shots": [1, 4, 16], "samples": 3 });
+    let costs = json!([0.1, 1.0]);
+    let fixed = run("fixed", json!({ "low_shot": shots, "costs": costs })).1.outcome();
+    assert_eq!(fixed.series["map_by_shots"].x, [1.0, 4.0, 16.0]);
+    assert!((fixed.series["map_by_shots"].y[2] - fixed.metrics["map"]).abs() < 1e-12);
+    let (_, ended) = run("official", json!({ "low_shot": shots, "costs": costs, "profile": "official" }));
+    assert!(warned(&ended.said, "flatter"));
+    let official = ended.outcome();
+    for (official, fixed) in official.series["map_by_shots"].y.iter().zip(&fixed.series["map_by_shots"].y) {
+        assert!(official > &(fixed - 0.1));
+    }
+    assert_ne!(official.metrics["map"], outcome.metrics["map"]);
+}
