@@ -80,7 +80,8 @@ pub struct Field {
 pub struct Output {
     /// The name after the point, as in `scenes.train`.
     pub name: String,
-    /// What it is: `images`, `videos`, `encoder`, `features`, `folder`; `any` fits every input.
+    /// What it is: `images`, `videos`, `encoder`, `features`, `folder`; `any` fits every input;
+    /// `same as FIELD` is what the step in that field gives (the first one, where the field takes a list).
     pub artifact: String,
     /// One or more sentences for the manual.
     pub doc: String,

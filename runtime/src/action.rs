@@ -185,5 +185,5 @@ pub fn is_manifest(kind: &str) -> bool {
 }
 
 fn tar_at(path: &Path) -> Location {
-    Location { path: path.to_path_buf(), form: LocationForm::Tar, prefix: String::new() }
+    Location { path: path.to_path_buf(), form: LocationForm::Tar, ..Location::default() }
 }

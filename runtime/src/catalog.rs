@@ -1,5 +1,6 @@
 //! The kinds of steps as the checker wants them, made from the schemas of their parameter structs.
 
+use crate::overlap::{ALLOWED, test_field};
 use harness_dsl::{Catalog, Field, Kind, Metric, Output, Type, Variant};
 use harness_protocol::steps;
 use serde_json::{Map, Value, json};
@@ -11,7 +12,7 @@ pub fn catalog() -> Catalog {
 
 fn kind(info: &harness_protocol::KindInfo) -> Kind {
     let schema = (info.schema)();
-    Kind {
+    let mut kind = Kind {
         name: info.name.into(),
         doc: text(&schema, "description"),
         fields: fields(&schema),
@@ -37,7 +38,18 @@ fn kind(info: &harness_protocol::KindInfo) -> Kind {
             })
             .collect(),
         random: info.random,
+    };
+    if let Some(test) = test_field(&kind) {
+        kind.fields.push(Field {
+            name: ALLOWED.into(),
+            doc: format!("Files of `{test}` may also be among those learned from: a warning instead of an error."),
+            ty: Type::Bool,
+            default: Some(Value::Bool(false)),
+            required: false,
+            observes: true,
+        });
     }
+    kind
 }
 
 fn text(schema: &Value, key: &str) -> String {
@@ -58,7 +70,13 @@ fn fields(schema: &Value) -> Vec<Field> {
         .map(|(name, property)| Field {
             name: name.clone(),
             doc: text(property, "description"),
-            ty: ty(property),
+            ty: match ty(property) {
+                // Of inputs and paths the schema does not say that they may be left out; their default does.
+                inner @ (Type::Input(_) | Type::Path) if property.get("default") == Some(&Value::Null) => {
+                    Type::Optional(Box::new(inner))
+                }
+                ty => ty,
+            },
             default: property.get("default").cloned(),
             required: required.contains(&name.as_str()),
             observes: flag(property, "x-observes"),

@@ -1,6 +1,6 @@
 //! Dataset steps, which `harness` executes itself: manifests of the user's files, and generated scenes.
 
-use crate::action::Finished;
+use crate::action::{Action, Finished};
 use crate::config::Config;
 use anyhow::{Context as _, Result};
 use harness_cache::{ActionKey, Cache, Digest, Output, Record, Series};
@@ -67,15 +67,63 @@ pub fn external(
     let place = config.place(path.root.as_deref(), &path.path)?;
     let location = harness_datasets::locate(&place).with_context(|| format!("the dataset {path}"))?;
     let hasher = Remembered(cache);
+    // A list is a place too: its reader wants to know where it lies.
+    let mut params = params.clone();
+    if let Some(list) = params.get_mut("list").filter(|list| list.is_object()) {
+        let named: PathRef = serde_json::from_value(list.clone())?;
+        let place = config.place(named.root.as_deref(), &named.path)?;
+        *list = json!({ "root": null, "path": place });
+    }
     let builder = harness_datasets::builder(info.name).with_context(|| format!("nothing builds `{}`", info.name))?;
-    let built = builder(params, &location, &hasher)?;
+    let built = builder(&params, &location, &hasher)?;
     // The key has what decides the result: the other parameters and the content found, not the place.
     let mut keyed = params.as_object().cloned().unwrap_or_default();
     keyed.remove("path");
+    if keyed.get("list").is_some_and(Value::is_object) {
+        keyed.remove("list");
+    }
     let contents: BTreeMap<&str, String> =
         built.outputs.iter().map(|(name, bytes)| (name.as_str(), Digest::of_bytes(bytes).to_string())).collect();
     let key = ActionKey::new(info.name, info.version, json!({ "params": keyed, "content": contents }));
     finish(info, key, built, cache)
+}
+
+/// Whether steps of this kind make datasets from datasets: they take no time and run where they are planned.
+pub fn is_derived(kind: &str) -> bool {
+    harness_datasets::deriver(kind).is_some()
+}
+
+/// Whether steps of this kind give datasets, and nothing else.
+pub fn is_dataset(kind: &str) -> bool {
+    is_external(kind) || is_derived(kind) || kind == "scenes"
+}
+
+/// Makes a dataset from others into `store`, or finds that it was made before. The record is not yet appended if it is
+/// new, which the last of what comes back tells.
+///
+/// # Errors
+/// The datasets are not as the kind needs them, or the cache cannot be read.
+pub fn derived(action: &Action, cache: &Cache, store: &Cache, force: bool) -> Result<(Finished, Vec<String>, bool)> {
+    if !force && let Some(mut known) = crate::action::lookup(cache, &action.digest)? {
+        let location = harness_datasets::derived_location(&action.params, &action.inputs)?;
+        let manifests = known.record.outputs.values().filter(|output| crate::action::is_manifest(&output.kind));
+        known.data = manifests.map(|output| (output.digest.to_string(), location.clone())).collect();
+        let warnings: Vec<String> =
+            serde_json::from_value(known.record.provenance["warnings"].clone()).unwrap_or_default();
+        return Ok((known, warnings, false));
+    }
+    let deriver = harness_datasets::deriver(action.info.name).context("nothing makes this kind")?;
+    let mut built = deriver(&action.params, &action.inputs)?;
+    // They are said again whenever the dataset is used.
+    built.notes.insert("warnings".into(), json!(built.warnings));
+    let (mut finished, warnings) = finish(action.info, action.key.clone(), built, store)?;
+    let like = |data: &Value| data.pointer("/$artifact/kind").and_then(Value::as_str).map(String::from);
+    let data = &action.params["data"];
+    let kind = like(data).or_else(|| like(&data[0])).unwrap_or("images".into());
+    for output in finished.record.outputs.values_mut().filter(|output| output.kind.starts_with("same as ")) {
+        output.kind.clone_from(&kind);
+    }
+    Ok((finished, warnings, true))
 }
 
 /// Generates scenes into the store.
@@ -114,6 +162,7 @@ fn finish(info: &KindInfo, key: ActionKey, built: Built, cache: &Cache) -> Resul
         );
     }
     record.metrics = built.metrics;
+    record.provenance = json!(built.notes);
     let series = built.series.into_iter();
     record.series = series.map(|(name, s)| (name, Series { x: s.x, y: s.y, x_label: s.x_label })).collect();
     Ok((Finished { record, data }, built.warnings))

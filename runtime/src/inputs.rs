@@ -4,7 +4,7 @@
 use crate::action::Action;
 use crate::command;
 use harness_cache::{Cache, Look};
-use harness_protocol::LocationForm;
+use harness_protocol::{Location, LocationForm};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -28,18 +28,15 @@ impl Inputs {
         for (digest, input) in &action.inputs {
             files.push((input.file.clone(), Some(digest.clone())));
             let Some(data) = &input.data else { continue };
-            if data.form == LocationForm::Folder {
+            let mut listed = BTreeMap::new();
+            if has_folder(data) {
                 let unreadable =
                     |error: String| format!("the manifest {} cannot be read: {error}", input.file.display());
                 let bytes = std::fs::read(&input.file).map_err(|error| unreadable(error.to_string()))?;
                 let manifest: Value = serde_json::from_slice(&bytes).map_err(|error| unreadable(error.to_string()))?;
-                let top = data.path.join(&data.prefix);
-                let mut listed = BTreeMap::new();
                 list(&manifest, &mut listed);
-                files.extend(listed.into_iter().map(|(path, digest)| (top.join(path), Some(digest))));
-            } else {
-                files.push((data.path.clone(), None));
             }
+            watch(data, listed, &mut files);
         }
         if action.info.name == "command" {
             files.extend(command::watched(&action.params, folder).into_iter().map(|(path, it)| (path, Some(it))));
@@ -82,6 +79,38 @@ impl Inputs {
             "the input {} {how} while the step ran, so its result is void and was not kept; run it again once the file is left alone",
             path.display()
         ))
+    }
+}
+
+/// Whether files of a location lie in a folder, each to be watched by itself.
+fn has_folder(data: &Location) -> bool {
+    data.form == LocationForm::Folder || data.parts.iter().any(has_folder)
+}
+
+/// Adds what must not change of a location: the listed files of a folder, the whole of an archive.
+fn watch(data: &Location, listed: BTreeMap<String, String>, files: &mut Vec<(PathBuf, Option<String>)>) {
+    match data.form {
+        LocationForm::Folder => {
+            let top = data.path.join(&data.prefix);
+            files.extend(listed.into_iter().map(|(path, digest)| (top.join(path), Some(digest))));
+        }
+        LocationForm::Union => {
+            let mut parts = vec![BTreeMap::new(); data.parts.len()];
+            for (path, digest) in listed {
+                if let Some((number, rest)) = path.split_once('/')
+                    && let Some(part) = number.parse().ok().and_then(|number: usize| parts.get_mut(number))
+                {
+                    part.insert(rest.to_owned(), digest);
+                }
+            }
+            for (part, listed) in data.parts.iter().zip(parts) {
+                watch(part, listed, files);
+            }
+        }
+        // Its digest is taken when it is looked at first.
+        LocationForm::File | LocationForm::Tar | LocationForm::Zip | LocationForm::Batch => {
+            files.push((data.path.clone(), None));
+        }
     }
 }
 

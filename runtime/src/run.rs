@@ -199,7 +199,7 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
         };
         Self {
             request,
-            overlap: Overlap::new(steps.len(), request.cache),
+            overlap: Overlap::new(request.program, request.catalog, &request.wanted, request.cache),
             said: BTreeSet::new(),
             free: (0..slots.len()).rev().collect(),
             reserved: vec![0; slots.len()],
@@ -227,8 +227,10 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
     fn serve(mut self, receive: &Receiver<Message>) -> Result<Vec<State>> {
         loop {
             while let Some(step) = self.ready.pop_front() {
+                self.look_ahead()?;
                 self.prepare(step)?;
             }
+            self.look_ahead()?;
             if self.request.cancel.load(Ordering::Relaxed) {
                 self.stopping = true;
             }
@@ -340,8 +342,24 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
         }
     }
 
+    /// Refuses the steps that would be judged on what is learned from, as soon as both datasets are known.
+    fn look_ahead(&mut self) -> Result<()> {
+        for found in self.overlap.look(self.request.program, &self.finished)? {
+            if found.allowed {
+                self.states[found.step].warnings.push(found.text);
+            } else if self.states[found.step].error.is_none() {
+                self.fail(found.step, found.text, 0.0, !self.request.keep_going);
+            }
+        }
+        Ok(())
+    }
+
     /// Builds the action of a step whose inputs are known, and takes it from the cache if it is there.
     fn prepare(&mut self, step: usize) -> Result<()> {
+        if self.states[step].error.is_some() {
+            // It was refused before its turn came.
+            return Ok(());
+        }
         let request = self.request;
         let spec = &request.program.steps[step];
         let info = steps::kind(&spec.kind);
@@ -390,8 +408,28 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
             };
         self.states[step].key = Some(action.digest);
         self.states[step].action = Some(action.key.clone());
-        let shared = self.overlap.look(step, &spec.name, &spec.inputs, &action)?;
-        self.states[step].warnings.extend(shared);
+        if datasets::is_derived(action.info.name) {
+            let start = Instant::now();
+            let store = request.results.unwrap_or(request.cache);
+            match datasets::derived(&action, request.cache, store, request.forced[step]) {
+                Ok((mut finished, warnings, new)) => {
+                    self.states[step].warnings = warnings;
+                    if new {
+                        stamp(&mut finished.record, start.elapsed().as_secs_f64());
+                        store.append(&finished.record)?;
+                    }
+                    let wall_s = start.elapsed().as_secs_f64();
+                    if new && request.results.is_none() {
+                        self.keep(step, Status::Executed, finished, wall_s, None);
+                    } else {
+                        let status = if new { Status::Executed } else { Status::Cached };
+                        self.conclude(step, status, Some(finished), None, wall_s);
+                    }
+                }
+                Err(error) => self.fail(step, format!("{error:#}"), start.elapsed().as_secs_f64(), !request.keep_going),
+            }
+            return Ok(());
+        }
         let known = if request.forced[step] { None } else { action::lookup(request.cache, &action.digest)? };
         let ours = self.uncommitted.contains(&action.digest);
         if let Some(finished) = known

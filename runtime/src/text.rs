@@ -3,7 +3,7 @@
 use crate::catalog::expand_fields;
 use crate::implied;
 use anyhow::{Context as _, Result};
-use harness_dsl::{Catalog, Checked, Diagnostic, Loaded, Loader, Overrides, Program, Severity, Step};
+use harness_dsl::{Catalog, Checked, Diagnostic, Expression, Loaded, Loader, Overrides, Program, Severity, Step};
 use harness_protocol::steps;
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
@@ -66,7 +66,12 @@ pub fn read(file: &Path, catalog: &Catalog, overrides: &Overrides) -> Result<Tex
 fn problems(step: &Step, catalog: &Catalog) -> Vec<Diagnostic> {
     let Some(info) = steps::kind(&step.kind) else { return Vec::new() };
     let mut params = fields(step, catalog);
-    substitute(&mut params, &mut |_| Some(placeholder()));
+    // The places that a dataset step names stay places; elsewhere a path stands for a file's content.
+    let places = crate::datasets::is_external(&step.kind);
+    substitute(&mut params, &mut |reference| match reference {
+        Reference::Path { .. } if places => None,
+        _ => Some(placeholder()),
+    });
     let Err(problems) = (info.resolve)(Value::Object(params)) else { return Vec::new() };
     problems
         .into_iter()
@@ -93,6 +98,8 @@ fn problems(step: &Step, catalog: &Catalog) -> Vec<Diagnostic> {
 /// The written fields with bare tags spelt out.
 pub fn fields(step: &Step, catalog: &Catalog) -> Map<String, Value> {
     let mut params = step.params.clone();
+    // Said to `harness`, not to the step.
+    params.remove(crate::overlap::ALLOWED);
     if let Some(kind) = catalog.kind(&step.kind) {
         expand_fields(&mut params, &kind.fields);
     }
@@ -160,17 +167,22 @@ fn visit(value: &mut Value, by: &mut dyn FnMut(Reference<'_>) -> Option<Value>) 
     }
 }
 
-/// The steps that `targets` (families, labels) need, themselves included; all when none is named.
+/// The steps that `targets` (families, labels) need, themselves included. When none is named all are, but for imported
+/// datasets that nothing uses: a file of dataset declarations can be shared by experiments that each need a few of them.
 ///
 /// # Errors
 /// A target that no step has, with the nearest name.
 pub fn select(program: &Program, targets: &[String]) -> Result<Vec<bool>> {
-    if targets.is_empty() {
-        return Ok(vec![true; program.steps.len()]);
-    }
     let mut wanted = vec![false; program.steps.len()];
-    for index in matching(program, targets)? {
-        wanted[index] = true;
+    if targets.is_empty() {
+        for step in &program.steps {
+            wanted[step.id] = step.span.source == 0 || !crate::datasets::is_dataset(&step.kind);
+        }
+        measured(program).for_each(|step| wanted[step] = true);
+    } else {
+        for index in matching(program, targets)? {
+            wanted[index] = true;
+        }
     }
     for step in program.steps.iter().rev() {
         if wanted[step.id] {
@@ -178,6 +190,31 @@ pub fn select(program: &Program, targets: &[String]) -> Result<Vec<bool>> {
         }
     }
     Ok(wanted)
+}
+
+/// The steps whose numbers tables and claims show.
+fn measured(program: &Program) -> impl Iterator<Item = usize> {
+    fn steps(expression: &Expression, into: &mut Vec<usize>) {
+        match expression {
+            Expression::Number(_) => {}
+            Expression::Measured { cells, .. } => into.extend(cells.iter().map(|cell| cell.step)),
+            Expression::Negated(inner) => steps(inner, into),
+            Expression::Binary { left, right, .. } => {
+                steps(left, into);
+                steps(right, into);
+            }
+            Expression::Call { arguments, .. } => arguments.iter().for_each(|argument| steps(argument, into)),
+        }
+    }
+    let mut found = Vec::new();
+    for row in program.tables.iter().flat_map(|table| &table.rows) {
+        found.extend(row.cells.iter().flat_map(|cell| cell.values.iter().chain(&cell.floor)).map(|cell| cell.step));
+    }
+    for comparison in program.claims.iter().flat_map(|claim| &claim.condition.comparisons) {
+        steps(&comparison.left, &mut found);
+        steps(&comparison.right, &mut found);
+    }
+    found.into_iter()
 }
 
 /// The steps whose family or label is one of `targets`.

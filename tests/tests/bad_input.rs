@@ -34,7 +34,9 @@ fn photos(each: u32, text: &str) -> Test {
 const KNN: &str = r#"
 image_folder photos { path = "photos" }
 encoder random { source = random { architecture = resnet18 { stem = small, width = 0.0625 } } }
-knn nearest { encoder = random, train = photos, test = photos, k = 3, transform = { resize = 8, crop = 8 } }
+knn nearest {
+    encoder = random, train = photos, test = photos, allow_overlap = true, k = 3, transform = { resize = 8, crop = 8 }
+}
 "#;
 
 const PRETRAIN: &str = r#"
@@ -88,7 +90,7 @@ fn grey_pictures_are_pictures() {
 }
 
 #[test]
-fn test_pictures_that_were_learned_from_are_said_every_time() {
+fn test_pictures_that_were_learned_from_are_refused_or_said_every_time() {
     let text = r#"
 image_folder train { path = "photos" }
 image_folder clean { path = "clean" }
@@ -102,18 +104,27 @@ pretrain moco {
 knn honest    { encoder = moco, train = train, test = clean, k = 3, transform = look }
 knn flattered { encoder = moco, train = clean, test = dirty, k = 3, transform = look }
 "#;
-    let test = photos(4, text);
+    let refused = photos(4, text);
+    let test = photos(4, &text.replace("test = dirty, k = 3", "test = dirty, allow_overlap = true, k = 3"));
     for (at, class) in ["cat", "dog"].into_iter().enumerate() {
         let png = |shift: u32| bytes(picture(at as u32, 20 + shift), ImageFormat::Png);
-        test.write(&format!("clean/{class}/0.png"), png(0));
-        test.write(&format!("dirty/{class}/0.png"), png(5));
+        for test in [&refused, &test] {
+            test.write(&format!("clean/{class}/0.png"), png(0));
+            test.write(&format!("dirty/{class}/0.png"), png(5));
+        }
     }
-    std::fs::copy(test.path().join("photos/dog/02.png"), test.path().join("dirty/dog/same.png")).unwrap();
+    for test in [&refused, &test] {
+        std::fs::copy(test.path().join("photos/dog/02.png"), test.path().join("dirty/dog/same.png")).unwrap();
+    }
+    let found =
+        "`flattered` is judged on what was learned from: 1 of the 3 files of `dirty.all` is also in `train.all`";
+    let ran = refused.harness(&["run", "a.exp", "--keep-going", "--json"]).code(1).says(&[found, "`dog/same.png`"]);
+    assert_eq!((ran.status("honest"), ran.status("flattered")), ("executed".into(), "failed".into()));
     for _ in 0..2 {
-        let ran = test.harness(&["run", "a.exp"]).code(0).says(&["`flattered`: 1 test picture is", "`dog/same.png`"]);
-        assert!(!ran.stderr.contains("`honest`: "), "{}", ran.stderr);
+        let ran = test.harness(&["run", "a.exp"]).code(0).says(&[found, "`dog/same.png`", "its numbers flatter"]);
+        assert!(!ran.stderr.contains("`honest` is judged"), "{}", ran.stderr);
         let page = std::fs::read_to_string(test.path().join(".harness/summaries/a/summary.md")).unwrap();
-        assert!(page.contains("1 test picture is, byte for byte"), "{page}");
+        assert!(page.contains("1 of the 3 files of") && page.contains("its numbers flatter"), "{page}");
     }
 }
 
@@ -165,7 +176,10 @@ fn pairs(edit: impl Fn(u32, &mut GrayImage)) -> Test {
         r#"
 segmentation_pairs roads { path = "pairs", list = "list.txt", classes = ["sky", "road", "car"], ignore = [255] }
 encoder random { source = random { architecture = resnet18 { stem = small, width = 0.0625 } } }
-segment parts { encoder = random, train = roads, test = roads, size = 16, epochs = 1, batch = 2, head = fcn { channels = 4 } }
+segment parts {
+    encoder = random, train = roads, test = roads, allow_overlap = true, size = 16, epochs = 1, batch = 2
+    head = fcn { channels = 4 }
+}
 "#,
     );
     let mut list = String::new();
@@ -274,9 +288,11 @@ command mine {
     run = ["cp", "{inputs.table}", "{outputs.all}"]
     files = { table = "table.npy" }, outputs = { all = { kind = features, path = "all.npy" } }
 }
-knn nearest { train = photos, test = photos, vectors = { train = mine.all, test = mine.all }, k = 1 }
+knn nearest {
+    train = photos, test = photos, allow_overlap = true, vectors = { train = mine.all, test = mine.all }, k = 1
+}
 linear_probe probe {
-    train = photos, test = photos, vectors = { train = mine.all, test = mine.all }, features = cached
+    train = photos, test = photos, allow_overlap = true, vectors = { train = mine.all, test = mine.all }, features = cached
     epochs = 20, optimizer = sgd { lr = 0.5 }
 }
 "#;

@@ -127,7 +127,7 @@ fn bad_data_is_named_before_training() {
         r#"
 image_folder photos { path = "photos" }
 encoder random { source = random { architecture = resnet18 { stem = small, width = 0.0625 } } }
-knn nearest { encoder = random, train = photos, test = photos, transform = { resize = 8, crop = 8 } }
+knn nearest { encoder = random, train = photos, test = photos, allow_overlap = true, transform = { resize = 8, crop = 8 } }
 pretrain big { data = photos, encoder = resnet18 { width = 0.0625 }, batch = 256 }
 "#,
     );

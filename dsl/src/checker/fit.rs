@@ -158,6 +158,8 @@ impl Checker<'_> {
                 );
                 None
             }
+            // The word `none` has a meaning of its own, and is also one that a choice can have.
+            (Type::Choice(words), ValueKind::None) if words.iter().any(|word| word == "none") => Some(json!("none")),
             (Type::Choice(words), ValueKind::Int(number)) if words.contains(&number.to_string()) => {
                 Some(json!(number.to_string()))
             }

@@ -438,6 +438,11 @@ impl Checker<'_> {
         if dynamic {
             outputs.extend(self.declared_outputs(member));
         }
+        for (_, artifact) in &mut outputs {
+            if let Some(field) = artifact.strip_prefix("same as ") {
+                *artifact = self.artifact_in(member, field, 0);
+            }
+        }
         // A step's first output as it was at an epoch is an output of its own, where the step says that it keeps it.
         if let Some((epoch, at)) = reference.output.as_ref().filter(|(output, _)| output.starts_with('@')) {
             let artifact = outputs.first()?.1.clone();
@@ -516,6 +521,40 @@ impl Checker<'_> {
         let message = format!("`{name}` does not keep what it was after epoch {number}");
         self.report(Diagnostic::error("E0110", at, message).label(label).help_if(help));
         None
+    }
+
+    /// The artifact of the step that stands in `field` of `member`; `any` where nothing can be told, since what is wrong
+    /// there is said there.
+    fn artifact_in(&mut self, member: usize, field: &str, depth: usize) -> String {
+        let raw = self.raw(member);
+        let value = raw.iter().find(|(name, _)| name == field).map(|(_, value)| &value.kind);
+        let reference = match value {
+            Some(ValueKind::Family(reference)) => Some(reference),
+            Some(ValueKind::List(items)) => match items.first().map(|item| &item.kind) {
+                Some(ValueKind::Family(reference)) => Some(reference),
+                _ => None,
+            },
+            _ => None,
+        };
+        let unknown = || "any".to_owned();
+        let Some(reference) = reference.filter(|_| depth < DEEPEST) else { return unknown() };
+        let Some(kind) = self.kind_of(reference.family) else { return unknown() };
+        let output = match &reference.output {
+            Some((name, _)) => kind.output(name),
+            None => kind.outputs.first(),
+        };
+        let Some(artifact) = output.map(|output| output.artifact.clone()) else { return unknown() };
+        let Some(field) = artifact.strip_prefix("same as ") else { return artifact };
+        // Of several members the one that lines up with this one counts; any other is of the same kind of step.
+        let bindings = self.members[member].bindings.clone();
+        let lines_up = |other: &Member| {
+            let differs = |b: &Binding| bindings.iter().any(|own| own.axis == b.axis && own.label != b.label);
+            other.family == reference.family && !other.bindings.iter().any(differs)
+        };
+        match self.members.iter().position(lines_up) {
+            Some(next) => self.artifact_in(next, field, depth + 1),
+            None => unknown(),
+        }
     }
 
     /// Outputs that a step declares itself, in its field `outputs`.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use harness_protocol::manifest::FileEntry;
 use harness_protocol::{Location, Series};
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::error::Error;
 use crate::hash::FileHasher;
@@ -19,6 +20,8 @@ pub struct Built {
     pub metrics: BTreeMap<String, f64>,
     /// Curves by name.
     pub series: BTreeMap<String, Series>,
+    /// What is not a number, by name: for the record.
+    pub notes: BTreeMap<String, Value>,
     /// Where the files of all manifests lie.
     pub location: Location,
     /// What a person should know of, one sentence each.
@@ -28,7 +31,14 @@ pub struct Built {
 impl Built {
     /// With nothing to report yet.
     pub(crate) fn new(outputs: Vec<(String, Vec<u8>)>, location: Location) -> Self {
-        Self { outputs, metrics: BTreeMap::new(), series: BTreeMap::new(), location, warnings: Vec::new() }
+        Self {
+            outputs,
+            metrics: BTreeMap::new(),
+            series: BTreeMap::new(),
+            notes: BTreeMap::new(),
+            location,
+            warnings: Vec::new(),
+        }
     }
 
     /// The bytes of the output called `name`.

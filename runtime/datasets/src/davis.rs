@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use harness_protocol::Location;
 use harness_protocol::manifest::{Annotation, MANIFEST_FORMAT, Sequence, VideoManifest};
 use harness_protocol::steps::{Davis, Year};
+use rayon::prelude::*;
 
 use crate::built::{Built, describe, json, some};
 use crate::error::Error;
@@ -56,6 +57,7 @@ pub fn davis(params: &Davis, location: &Location, hasher: &dyn FileHasher) -> Re
         let (frames, masks) = (frames.get(name), masks.get(name));
         let kept = pair_up(name, frames, masks, params).map_err(|why| Error::layout(tree.place(), why))?;
         check_first(&tree, name, &kept, params.year, &mut warnings)?;
+        check_sizes(&tree, name, &kept)?;
         pairs.insert(name, kept);
     }
 
@@ -217,6 +219,28 @@ fn pair_up<'a>(
     }
     let limit = params.max_frames.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
     Ok(frames.iter().zip(masks.values()).map(|((_, frame), mask)| (*frame, *mask)).take(limit).collect())
+}
+
+/// Checks that all frames and masks of a sequence are equally large, by their headers.
+fn check_sizes(tree: &Tree, name: &str, pairs: &[(&str, &str)]) -> Result<(), Error> {
+    let bad = |reason: String| Error::layout(format!("sequence `{name}` in {}", tree.place()), reason);
+    let size = |(frame, path): &(&str, &str)| -> Result<[(usize, usize); 2], Error> {
+        let mask = probe_mask(&tree.read_start(path, 64)?).map_err(|why| bad(format!("mask `{path}` is {why}")))?;
+        Ok([picture_size(tree, frame)?, (mask.width, mask.height)])
+    };
+    let sizes: Vec<[(usize, usize); 2]> = pairs.par_iter().map(size).collect::<Result<_, _>>()?;
+    let Some([first, _]) = sizes.first().copied() else { return Ok(()) };
+    for ((frame, mask), found) in pairs.iter().zip(&sizes) {
+        for (file, (width, height)) in [frame, mask].into_iter().zip(found) {
+            if (*width, *height) != first {
+                let (w, h) = first;
+                return Err(bad(format!(
+                    "`{file}` is {width}x{height}, and the first frame {w}x{h}; all must be equal"
+                )));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Looks at a sequence's first pair: sizes, and whether the mask is of the year that was said.

@@ -1,19 +1,21 @@
 //! `image_folder`: a tree of pictures, one folder per class.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::path::Path;
 
 use harness_protocol::Location;
 use harness_protocol::manifest::{ImageEntry, ImageManifest, MANIFEST_FORMAT};
-use harness_protocol::steps::{ImageFolder, Labels};
+use harness_protocol::steps::{ImageFolder, Labels, Rule};
 
-use crate::built::{Built, count, describe, gini, json, max_min_ratio, some};
+use crate::built::{Built, count, describe, json, some};
+use crate::derived::report;
 use crate::error::Error;
 use crate::hash::FileHasher;
 use crate::split::{Purpose, draw, holdout_size};
 use crate::tree::{Tree, TreeFile, clean, join};
 
 /// Endings of the files that count as pictures, compared without regard to case.
-pub const EXTENSIONS: &[&str] = &["jpg", "jpeg", "png", "ppm", "bmp", "tif", "tiff", "webp"];
+pub const EXTENSIONS: &[&str] = &["jpg", "jpeg", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp"];
 
 /// Whether a file counts as a picture by its ending.
 pub fn is_picture(path: &str) -> bool {
@@ -40,6 +42,14 @@ pub fn image_folder(params: &ImageFolder, location: &Location, hasher: &dyn File
     if pictures.is_empty() {
         return Err(no_pictures(&tree, &files));
     }
+    let (pictures, named) = match &params.list {
+        Some(list) => listed(&tree, &files, Path::new(&list.path), &mut warnings)?,
+        None if params.rule == Rule::Official => (official(&files, pictures, &mut warnings), HashMap::new()),
+        None => (pictures, HashMap::new()),
+    };
+    if pictures.is_empty() {
+        return Err(Error::layout(tree.place(), "the published rule passes over every picture; say `rule = tree`"));
+    }
 
     // Group by class; without labels there is one group with no name.
     let mut groups: BTreeMap<&str, Vec<&TreeFile>> = BTreeMap::new();
@@ -47,11 +57,29 @@ pub fn image_folder(params: &ImageFolder, location: &Location, hasher: &dyn File
     for file in pictures {
         match params.labels {
             Labels::None => groups.entry("").or_default().push(file),
+            Labels::Parent => {
+                let parent = file.path.rsplit_once('/').map_or("", |(parent, _)| parent);
+                if parent.is_empty() {
+                    loose.push(file.path.as_str())
+                } else {
+                    groups.entry(parent).or_default().push(file)
+                }
+            }
+            Labels::List => match named.get(file.path.as_str()) {
+                Some(class) => groups.entry(class).or_default().push(file),
+                None => loose.push(file.path.as_str()),
+            },
             Labels::Folders => match file.path.split_once('/') {
                 Some((class, _)) => groups.entry(class).or_default().push(file),
                 None => loose.push(file.path.as_str()),
             },
         }
+    }
+    if params.labels == Labels::List
+        && let Some(path) = loose.first()
+    {
+        let why = format!("the list has no second field for {}, such as `{path}`", count(loose.len(), "picture"));
+        return Err(Error::layout(tree.place(), why));
     }
     if groups.is_empty() {
         return Err(Error::layout(
@@ -71,7 +99,7 @@ pub fn image_folder(params: &ImageFolder, location: &Location, hasher: &dyn File
             some(loose.iter().copied(), 1)
         ));
     }
-    let labelled = params.labels == Labels::Folders;
+    let labelled = params.labels != Labels::None;
     let classes: Vec<String> = if labelled { groups.keys().map(|c| (*c).to_owned()).collect() } else { Vec::new() };
 
     // The seeded draws, class by class.
@@ -104,19 +132,66 @@ pub fn image_folder(params: &ImageFolder, location: &Location, hasher: &dyn File
         warnings.push("the holdout is empty: no class has enough pictures for its share".into());
     }
 
-    let mut metrics =
-        BTreeMap::from([("pictures".to_owned(), entries.len() as f64), ("classes".to_owned(), classes.len() as f64)]);
-    if labelled {
-        let mut class_sizes = vec![0_u64; classes.len()];
-        for label in entries.iter().filter_map(|e| e.label) {
-            class_sizes[label as usize] += 1;
-        }
-        metrics.insert("gini".into(), gini(&class_sizes));
-        metrics.extend(max_min_ratio(&class_sizes).map(|ratio| ("max_min_ratio".to_owned(), ratio)));
-    }
     let base = ImageManifest { format: MANIFEST_FORMAT, classes, ..ImageManifest::default() };
-    let outputs = outputs(&base, entries, &held_out);
-    Ok(Built { metrics, warnings, ..Built::new(outputs, tree.location().clone()) })
+    let all = ImageManifest { entries, ..base.clone() };
+    let mut built = Built { warnings, ..Built::new(Vec::new(), tree.location().clone()) };
+    report(&mut built, &all);
+    built.outputs = outputs(&base, all.entries, &held_out);
+    Ok(built)
+}
+
+/// The pictures that a list names, and the class that it gives them.
+#[allow(clippy::type_complexity, reason = "two results of one walk over the list")]
+fn listed<'a>(
+    tree: &Tree,
+    files: &'a [TreeFile],
+    list: &Path,
+    warnings: &mut Vec<String>,
+) -> Result<(Vec<&'a TreeFile>, HashMap<&'a str, String>), Error> {
+    let text = std::fs::read_to_string(list).map_err(Error::io("read", list))?;
+    let known: HashMap<&str, &TreeFile> = files.iter().map(|file| (file.path.as_str(), file)).collect();
+    let (mut found, mut named, mut absent, mut lines) = (BTreeSet::new(), HashMap::new(), Vec::new(), 0);
+    for (line, path, class) in crate::lists::fields(&text) {
+        lines += 1;
+        match known.get(path) {
+            Some(file) => {
+                found.insert(*file);
+                named.extend(class.map(|class| (file.path.as_str(), class.to_owned())));
+            }
+            None => absent.push((line, path)),
+        }
+    }
+    if let Some((line, path)) = absent.first() {
+        return Err(Error::layout(
+            format!("`{}`", list.display()),
+            format!(
+                "{} of the {} {} not in {}: the first is `{path}` of line {line}; paths in a list start at the top of \
+                 the tree (`inside` moves it)",
+                absent.len(),
+                count(lines, "picture"),
+                if absent.len() == 1 { "is" } else { "are" },
+                tree.place()
+            ),
+        ));
+    }
+    if found.is_empty() {
+        return Err(Error::layout(format!("`{}`", list.display()), "the list is empty"));
+    }
+    if found.len() < lines {
+        warnings.push(format!("{} of the list repeat an earlier one", count(lines - found.len(), "line")));
+    }
+    Ok((found.into_iter().collect(), named))
+}
+
+/// The study's rule: pictures right in the folders below the top, or at the top where there is no folder.
+fn official<'a>(files: &[TreeFile], pictures: Vec<&'a TreeFile>, warnings: &mut Vec<String>) -> Vec<&'a TreeFile> {
+    let depth = if files.iter().any(|file| file.path.contains('/')) { 1 } else { 0 };
+    let all = pictures.len();
+    let kept: Vec<&TreeFile> = pictures.into_iter().filter(|file| file.path.matches('/').count() == depth).collect();
+    if kept.len() < all {
+        warnings.push(format!("{} passed over by the published rule", count(all - kept.len(), "picture")));
+    }
+    kept
 }
 
 /// The three manifests `all`, `train` and `holdout`, which share everything but their entries.
@@ -125,8 +200,11 @@ pub(crate) fn outputs(base: &ImageManifest, entries: Vec<ImageEntry>, held_out: 
         let entries = entries.iter().zip(held_out).filter(|(_, out)| **out == wanted);
         json(&ImageManifest { entries: entries.map(|(e, _)| e.clone()).collect(), ..base.clone() })
     };
-    let (train, holdout) = (side(false), side(true));
+    let holdout = side(true);
+    // Without a holdout, train is everything, and a million files are not written out twice.
+    let train = held_out.contains(&true).then(|| side(false));
     let all = json(&ImageManifest { entries, ..base.clone() });
+    let train = train.unwrap_or_else(|| all.clone());
     vec![("all".into(), all), ("train".into(), train), ("holdout".into(), holdout)]
 }
 

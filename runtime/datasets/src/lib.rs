@@ -10,11 +10,14 @@
 //! manifest, and therefore the same keys, on every machine.
 
 pub mod built;
+pub mod cifar;
 pub mod davis;
+pub mod derived;
 pub mod error;
 pub mod hash;
 pub mod image_folder;
 mod layout;
+mod lists;
 pub mod mask;
 pub mod masked;
 pub mod reader;
@@ -26,7 +29,9 @@ pub mod tree;
 pub mod voc_classification;
 
 pub use built::Built;
+pub use cifar::cifar;
 pub use davis::davis;
+pub use derived::{derived_location, deriver};
 pub use error::Error;
 pub use hash::{FileHasher, ParallelHasher};
 pub use image_folder::image_folder;
@@ -44,6 +49,7 @@ pub type Builder = fn(&serde_json::Value, &harness_protocol::Location, &dyn File
 
 /// The builder of every kind that describes files of the user's.
 const BUILDERS: &[(&str, Builder)] = &[
+    ("cifar", |params, location, hasher| cifar(&decode(params)?, location, hasher)),
     ("cityscapes", |params, location, hasher| cityscapes(&decode(params)?, location, hasher)),
     ("davis", |params, location, hasher| davis(&decode(params)?, location, hasher)),
     ("image_folder", |params, location, hasher| image_folder(&decode(params)?, location, hasher)),
@@ -58,6 +64,6 @@ pub fn builder(kind: &str) -> Option<Builder> {
     BUILDERS.iter().find(|(name, _)| *name == kind).map(|(_, builder)| *builder)
 }
 
-fn decode<T: serde::de::DeserializeOwned>(params: &serde_json::Value) -> Result<T, Error> {
+pub(crate) fn decode<T: serde::de::DeserializeOwned>(params: &serde_json::Value) -> Result<T, Error> {
     serde_json::from_value(params.clone()).map_err(|error| Error::layout("the step's fields", error.to_string()))
 }

@@ -357,7 +357,7 @@ fn build(
             .map(|item| ImageEntry {
                 file: described[&item.picture].clone(),
                 mask: Some(described[&item.mask].clone()),
-                depth: item.depth.as_ref().map(|depth| described[depth].clone()),
+                depth: item.depth.as_ref().map(|depth| Box::new(described[depth].clone())),
                 ..ImageEntry::default()
             })
             .collect();

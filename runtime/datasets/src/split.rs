@@ -12,6 +12,10 @@ pub enum Purpose {
     Holdout,
     /// Which files of a class are kept.
     PerClass,
+    /// Which files a subset has.
+    Subset,
+    /// Which class has which rank in a long tail.
+    LongTail,
 }
 
 impl Purpose {
@@ -19,6 +23,8 @@ impl Purpose {
         match self {
             Self::Holdout => "holdout",
             Self::PerClass => "per_class",
+            Self::Subset => "subset",
+            Self::LongTail => "long_tail",
         }
     }
 }

@@ -337,3 +337,47 @@ fn samples_of_the_segmentation_sets() {
         assert_eq!(usize::from(val.mask_values[usize::from(id)]), most, "label id {id}");
     }
 }
+
+/// A record of a batch: label bytes, then planes of which each pixel differs.
+fn record(labels: &[u8], shade: u8) -> Vec<u8> {
+    let pixels = (0..3072_usize).map(|at| (at / 1024 * 80 + at % 32) as u8 ^ shade);
+    labels.iter().copied().chain(pixels).collect()
+}
+
+#[test]
+fn cifar_batches_are_read_where_they_lie() {
+    let batch = |first: u8| [record(&[first], first), record(&[1], first + 100)].concat();
+    let batches: Vec<Vec<u8>> = (0..6).map(batch).collect();
+    let mut names: Vec<String> = (1..=5).map(|n| format!("cifar-10-batches-bin/data_batch_{n}.bin")).collect();
+    names.push("cifar-10-batches-bin/test_batch.bin".into());
+    let mut files: Vec<(&str, &[u8])> =
+        names.iter().map(String::as_str).zip(batches.iter().map(Vec::as_slice)).collect();
+    files.push(("cifar-10-batches-bin/batches.meta.txt", b"airplane\nautomobile\nbird\ncat\ndeer\ndog\n\n"));
+    let dir = tree(&files);
+    let built = build("cifar", dir.path(), json!({})).unwrap();
+    let (train, test) = (images(&built, "train"), images(&built, "test"));
+    assert_eq!((train.entries.len(), test.entries.len()), (10, 2));
+    assert_eq!(train.entries.iter().map(|e| e.label.unwrap()).collect::<Vec<_>>(), [0, 1, 1, 1, 2, 1, 3, 1, 4, 1]);
+    assert_eq!((test.entries[0].file.path.as_str(), test.entries[0].label), ("5/00000.ppm", Some(5)));
+    let reader = harness_datasets::Reader::open(&built.location).unwrap();
+    let picture = reader.read_verified(&train.entries[2].file).unwrap();
+    let (header, pixels) = picture.split_at(13);
+    assert_eq!(header, b"P6\n32 32\n255\n");
+    assert_eq!(pixels.len(), 3072);
+    // Row 1, column 1 in red, green and blue, under the batch's shade 1.
+    let at = 3 * 33;
+    assert_eq!(pixels[at..at + 3], [1 ^ 1, 81 ^ 1, 161 ^ 1]);
+
+    fs::write(dir.path().join("cifar-10-batches-bin/data_batch_3.bin"), [0; 100]).unwrap();
+    says(build("cifar", dir.path(), json!({})), &["data_batch_3.bin", "100 bytes"]);
+    fs::remove_file(dir.path().join("cifar-10-batches-bin/data_batch_3.bin")).unwrap();
+    says(build("cifar", dir.path(), json!({})), &["no file `data_batch_3.bin`"]);
+
+    let train = record(&[0, 1], 7);
+    let test = record(&[3, 0], 9);
+    let hundred = tree(&[("train.bin", &train), ("test.bin", &test), ("fine_label_names.txt", b"apple\nfish\n")]);
+    let built = build("cifar", hundred.path(), json!({})).unwrap();
+    assert_eq!(images(&built, "train").entries[0].label, Some(1));
+    assert_eq!(images(&built, "test").classes, ["apple", "fish"]);
+    says(build("cifar", tree(&[("a.txt", b"x")]).path(), json!({})), &["`train.bin`", "`data_batch_1.bin`", "`a.txt`"]);
+}

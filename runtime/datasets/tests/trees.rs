@@ -223,7 +223,7 @@ fn pictures_without_folders_are_refused() {
 fn bad_archives_are_refused() {
     let dir = TempDir::new().unwrap();
     let open = |name: &str, form: LocationForm| {
-        message(Tree::open(&Location { path: dir.path().join(name), form, prefix: String::new() }))
+        message(Tree::open(&Location { path: dir.path().join(name), form, ..Location::default() }))
     };
     let mut tar = tar::Builder::new(fs::File::create(dir.path().join("evil.tar")).unwrap());
     let mut header = tar::Header::new_gnu();
@@ -434,6 +434,14 @@ fn broken_video_trees_are_refused() {
     cut.retain(|(path, _)| path != "Annotations/480p/bus/00002.png");
     let error = message(read_videos("2017", json!({}), &cut));
     assert!(error.contains("4 frames and 3 masks") && error.contains("`00002`"), "{error}");
+    let mut odd = files();
+    for (path, bytes) in &mut odd {
+        if path == "Annotations/480p/bus/00002.png" {
+            *bytes = png_of(&[0, 1], 6, 8, true);
+        }
+    }
+    let error = message(read_videos("2017", json!({}), &odd));
+    assert!(error.contains("sequence `bus`") && error.contains("00002.png` is 6x8"), "{error}");
     let error = message(read_videos("2017", json!({}), &vec![file("a/b.jpg", b"")]));
     assert!(error.contains("JPEGImages") && error.contains("`a`"), "{error}");
     let built = read_videos("2017", json!({}), &videos("", &[0], true, list)).unwrap();

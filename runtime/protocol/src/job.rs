@@ -6,21 +6,26 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// How the bytes of an input lie on this machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LocationForm {
     /// One file.
     File,
     /// A folder tree.
+    #[default]
     Folder,
     /// The same tree inside an uncompressed tar.
     Tar,
     /// The same tree inside a zip.
     Zip,
+    /// One of CIFAR's binary batches, a picture at a fixed place for each `00042.ppm`.
+    Batch,
+    /// Several trees side by side: `0/…` lies in the first of [`Location::parts`], `1/…` in the second.
+    Union,
 }
 
 /// Where the bytes of an input lie on this machine. Never part of a key.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Location {
     /// The file, folder or archive.
     pub path: PathBuf,
@@ -29,6 +34,9 @@ pub struct Location {
     /// Folder inside the tree or archive that the manifest's paths are relative to; empty for the top.
     #[serde(default)]
     pub prefix: String,
+    /// The trees of a [`LocationForm::Union`], which has no path of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<Location>,
 }
 
 /// Where the content with a digest can be read: the artifact's own file, and for manifests the files they list.

@@ -18,7 +18,7 @@ pub enum Executor {
 pub struct OutputInfo {
     /// Name after the point: `scenes.train`.
     pub name: &'static str,
-    /// Artifact kind.
+    /// Artifact kind, or `same as FIELD` for that of the step given in a field (the first one in a list).
     pub artifact: &'static str,
     /// One sentence.
     pub doc: &'static str,
@@ -56,6 +56,15 @@ impl MetricInfo {
     pub const fn curve(name: &'static str, doc: &'static str) -> Self {
         Self { name, doc, series: true, higher_is_better: false, on_test: false, percent: false, floor: None }
     }
+    /// What every dataset of pictures reports of itself.
+    pub const CLASSES: &'static [Self] = &[
+        Self::number("pictures", "Number of pictures."),
+        Self::number("classes", "Number of classes."),
+        Self::number("gini", "Gini coefficient of the class sizes, 0 for equal ones."),
+        Self::number("max_min_ratio", "Size of the largest class over that of the smallest."),
+        Self::curve("class_counts", "Size of each class, in the order of the classes."),
+    ];
+
     /// With the metric that a trivial predictor reaches.
     pub const fn above(mut self, metric: &'static str, predictor: &'static str) -> Self {
         self.floor = Some((metric, predictor));

@@ -38,7 +38,7 @@ pub struct ImageEntry {
     pub mask: Option<FileEntry>,
     /// Depth map: a NumPy file of H x W floats, metres.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub depth: Option<FileEntry>,
+    pub depth: Option<Box<FileEntry>>,
 }
 
 /// Pictures, sorted by path.

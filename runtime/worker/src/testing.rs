@@ -91,7 +91,7 @@ impl Bench {
             .collect();
         let classes = classes.iter().map(|class| class.to_string()).collect();
         let manifest = ImageManifest { format: MANIFEST_FORMAT, classes, entries, ..ImageManifest::default() };
-        let data = Location { path: folder, form: LocationForm::Folder, prefix: String::new() };
+        let data = Location { path: folder, form: LocationForm::Folder, ..Location::default() };
         self.input("labelled_images", &serde_json::to_vec(&manifest).unwrap(), Some(data))
     }
 

@@ -135,7 +135,7 @@ pub fn scenes(params: &Scenes, tar_path: &Path) -> Result<Built, Error> {
     let mut metrics =
         BTreeMap::from([("pictures".to_owned(), pictures as f64), ("gini".to_owned(), gini(&train_sizes))]);
     metrics.extend(max_min_ratio(&train_sizes).map(|ratio| ("max_min_ratio".to_owned(), ratio)));
-    let location = Location { path: tar_path.to_path_buf(), form: LocationForm::Tar, prefix: String::new() };
+    let location = Location { path: tar_path.to_path_buf(), form: LocationForm::Tar, ..Location::default() };
     Ok(Built { metrics, warnings, ..Built::new(outputs, location) })
 }
 

@@ -4,6 +4,7 @@
 //! threads read at the same time.
 
 mod archive;
+mod batch;
 mod folder;
 
 use std::path::{Path, PathBuf};
@@ -12,6 +13,8 @@ use harness_protocol::{Location, LocationForm};
 
 use crate::error::Error;
 use archive::Archive;
+use batch::Batch;
+pub(crate) use batch::shape as batch_shape;
 
 /// One file of a [`Tree`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,6 +39,10 @@ enum Source {
     /// The absolute path of the tree's top.
     Folder(PathBuf),
     Archive(Archive),
+    /// One of CIFAR's binary batches.
+    Batch(Batch),
+    /// Trees side by side, under their numbers.
+    Union(Vec<Tree>),
 }
 
 /// Finds out how the bytes at `path` lie: a folder, a `.tar` or a `.zip`.
@@ -57,7 +64,7 @@ pub fn locate(path: &Path) -> Result<Location, Error> {
         }
         _ => return Err(Error::tree(path, "it is neither a folder nor a .tar nor a .zip")),
     };
-    Ok(Location { path: path.to_path_buf(), form, prefix: String::new() })
+    Ok(Location { path: path.to_path_buf(), form, ..Location::default() })
 }
 
 impl Tree {
@@ -68,6 +75,10 @@ impl Tree {
     /// path inside the tree. That the prefix exists is not checked here: see [`Tree::list`].
     pub fn open(location: &Location) -> Result<Self, Error> {
         let path = &location.path;
+        if location.form == LocationForm::Union {
+            let parts = location.parts.iter().map(Self::open).collect::<Result<_, _>>()?;
+            return Ok(Self { location: location.clone(), source: Source::Union(parts) });
+        }
         let prefix = if location.prefix.is_empty() {
             String::new()
         } else {
@@ -84,7 +95,10 @@ impl Tree {
             }
             LocationForm::Tar => Source::Archive(Archive::tar(path)?),
             LocationForm::Zip => Source::Archive(Archive::zip(path)?),
-            LocationForm::File => return Err(Error::tree(path, "it is a single file, not a tree of files")),
+            LocationForm::Batch => Source::Batch(Batch::open(path)?),
+            LocationForm::File | LocationForm::Union => {
+                return Err(Error::tree(path, "it is a single file, not a tree of files"));
+            }
         };
         Ok(Self { location: Location { prefix, ..location.clone() }, source })
     }
@@ -100,7 +114,7 @@ impl Tree {
             Source::Folder(_) => {
                 Source::Folder(std::path::absolute(path).map_err(Error::io("open", path))?.join(&prefix))
             }
-            archive => archive,
+            other => other,
         };
         Ok(Self { location: Location { prefix, ..self.location }, source })
     }
@@ -112,6 +126,9 @@ impl Tree {
 
     /// The tree in words, for messages.
     pub fn place(&self) -> String {
+        if let Source::Union(parts) = &self.source {
+            return parts.iter().map(Self::place).collect::<Vec<_>>().join(" and ");
+        }
         match self.location.prefix.as_str() {
             "" => format!("`{}`", self.location.path.display()),
             prefix => format!("`{}` (folder `{prefix}`)", self.location.path.display()),
@@ -127,6 +144,16 @@ impl Tree {
         match &self.source {
             Source::Folder(top) => folder::list(top),
             Source::Archive(archive) => Ok(archive.list(&self.location.prefix)),
+            Source::Batch(batch) => Ok(batch.list()),
+            Source::Union(parts) => {
+                let mut files = Vec::new();
+                for (number, part) in parts.iter().enumerate() {
+                    let inner = part.list()?.into_iter();
+                    files.extend(inner.map(|f| TreeFile { path: format!("{number}/{}", f.path), size: f.size }));
+                }
+                files.sort();
+                Ok(files)
+            }
         }
     }
 
@@ -151,6 +178,11 @@ impl Tree {
                 let full = join(&self.location.prefix, &inside);
                 archive.read(&full, limit)?.ok_or_else(missing)
             }
+            Source::Batch(batch) => batch.read(&inside, limit)?.ok_or_else(missing),
+            Source::Union(parts) => {
+                let (part, rest) = part_of(parts, &inside).ok_or_else(missing)?;
+                part.read_start(rest, limit)
+            }
         }
     }
 
@@ -159,9 +191,20 @@ impl Tree {
     pub fn absolute(&self, path: &str) -> Option<PathBuf> {
         match &self.source {
             Source::Folder(top) => Some(top.join(clean(path).ok()?)),
-            Source::Archive(_) => None,
+            Source::Archive(_) | Source::Batch(_) => None,
+            Source::Union(parts) => {
+                let inside = clean(path).ok()?;
+                let (part, rest) = part_of(parts, &inside)?;
+                part.absolute(rest)
+            }
         }
     }
+}
+
+/// The tree of a union that holds `path`, and the path in it.
+fn part_of<'a, 'p>(parts: &'a [Tree], path: &'p str) -> Option<(&'a Tree, &'p str)> {
+    let (number, rest) = path.split_once('/')?;
+    Some((parts.get(number.parse::<usize>().ok()?)?, rest))
 }
 
 /// A relative path with `/`, without `.` and empty components.

@@ -1,38 +1,52 @@
 //! One file per kind of step: what it takes and gives.
 
+pub mod cifar;
 pub mod cityscapes;
 pub mod command;
+pub mod concat;
 pub mod davis;
 pub mod embed;
 pub mod encoder;
+pub mod filter;
+pub mod holdout;
 pub mod image_folder;
 pub mod knn;
 pub mod linear_probe;
 pub mod linear_svm;
+pub mod long_tail;
+pub mod mask_labels;
 pub mod nyud;
 pub mod pretrain;
 pub mod propagate;
 pub mod scenes;
 pub mod segment;
 pub mod segmentation_pairs;
+pub mod subset;
 pub mod voc_classification;
 pub mod voc_segmentation;
 
+pub use cifar::Cifar;
 pub use cityscapes::Cityscapes;
 pub use command::{Command, Declared};
+pub use concat::Concat;
 pub use davis::{Davis, Year};
 pub use embed::{Embed, Layer, Vectors};
 pub use encoder::{Copy, Encoder, Histogram, Pixels, Random, Recalibrate, Source};
-pub use image_folder::{ImageFolder, Labels};
+pub use filter::Filter;
+pub use holdout::Holdout;
+pub use image_folder::{ImageFolder, Labels, Rule};
 pub use knn::Knn;
 pub use linear_probe::{AugmentedFeatures, CachedFeatures, LinearProbe, ProbeFeatures, ProbeProfile};
 pub use linear_svm::{Absent, LinearSvm, LowShot, SvmProfile};
+pub use long_tail::LongTail;
+pub use mask_labels::MaskLabels;
 pub use nyud::Nyud;
 pub use pretrain::{BatchNorm, Checkpoints, Contrast, KnnMonitor, Moco, Monitor, Pretrain, Supervised};
 pub use propagate::{Propagate, PropagateLayer};
 pub use scenes::{Domain, Scenes};
 pub use segment::{Fcn, Profile, Segment, SegmentAugment, SegmentHead};
 pub use segmentation_pairs::SegmentationPairs;
+pub use subset::{Draw, Subset};
 pub use voc_classification::{Missing, VocClassification, VocSplit};
 pub use voc_segmentation::VocSegmentation;
 
@@ -40,21 +54,28 @@ use crate::kind::KindInfo;
 
 /// Every kind of step, sorted by name.
 pub const ALL: &[KindInfo] = &[
+    KindInfo::of::<Cifar>(),
     KindInfo::of::<Cityscapes>(),
     KindInfo::of::<Command>(),
+    KindInfo::of::<Concat>(),
     KindInfo::of::<Davis>(),
     KindInfo::of::<Embed>(),
     KindInfo::of::<Encoder>(),
+    KindInfo::of::<Filter>(),
+    KindInfo::of::<Holdout>(),
     KindInfo::of::<ImageFolder>(),
     KindInfo::of::<Knn>(),
     KindInfo::of::<LinearProbe>(),
     KindInfo::of::<LinearSvm>(),
+    KindInfo::of::<LongTail>(),
+    KindInfo::of::<MaskLabels>(),
     KindInfo::of::<Nyud>(),
     KindInfo::of::<Pretrain>(),
     KindInfo::of::<Propagate>(),
     KindInfo::of::<Scenes>(),
     KindInfo::of::<Segment>(),
     KindInfo::of::<SegmentationPairs>(),
+    KindInfo::of::<Subset>(),
     KindInfo::of::<VocClassification>(),
     KindInfo::of::<VocSegmentation>(),
 ];

@@ -53,7 +53,7 @@ fn video(
     }
     let sequences = vec![Sequence { name: "squares".into(), frames, masks }];
     let manifest = VideoManifest { format: MANIFEST_FORMAT, annotation, sequences, archive: None };
-    let data = Location { path: folder, form: LocationForm::Folder, prefix: String::new() };
+    let data = Location { path: folder, form: LocationForm::Folder, ..Location::default() };
     bench.input("videos", &serde_json::to_vec(&manifest).unwrap(), Some(data))
 }
 

@@ -59,7 +59,7 @@ fn dataset(
     let mask_classes = CLASSES.iter().map(|class| class.to_string()).collect();
     let mut manifest = ImageManifest { format: MANIFEST_FORMAT, mask_classes, entries, ..ImageManifest::default() };
     finish(&mut manifest);
-    let data = Location { path: folder, form: LocationForm::Folder, prefix: String::new() };
+    let data = Location { path: folder, form: LocationForm::Folder, ..Location::default() };
     bench.input("masked_images", &serde_json::to_vec(&manifest).unwrap(), Some(data))
 }
 
