@@ -21,7 +21,7 @@ pub const EXPLANATIONS: &[(&str, &str)] = &[
     ("E0012", "The text is nested too deep. Give a part of it a name with `let`."),
     (
         "E0013",
-        "A word that is reserved for what is not supported yet: `figure`, `best`; or `@` behind a step with something else than an epoch.",
+        "A word that is reserved for what is not supported yet: `best`; or `@` behind a step with something else than an epoch.",
     ),
     ("E0015", "Two declarations or fields on one line need a comma or a line's end between them."),
     ("E0016", "The text is too long, or holds too much, to be read."),
@@ -77,6 +77,18 @@ pub const EXPLANATIONS: &[(&str, &str)] = &[
     ),
     ("E0121", "The program is too large to be written out: too many steps, or names that multiply each other."),
     ("E0122", "A field is set twice.\n\n    epochs = 5\n    epochs = 6"),
+    (
+        "E0123",
+        "Published figures cannot be read.\n\n    table t { rows = method, columns = [svm.map], against = \"reference/transfer.csv\" }\n\nThe file is CSV: its first line names the axis of the rows and the columns as the table writes them (`method,svm.map,source`), every other line is a row; shares are in percent, cells may be empty, lines that begin with # are comments.",
+    ),
+    (
+        "E0124",
+        "A figure that cannot be drawn.\n\n    figure f { y = [moco.knn_top1, moco.loss.last] }\n\n`y` are curves, drawn over what they count, or numbers, drawn as bars or, with `x`, as points.",
+    ),
+    (
+        "W0203",
+        "Published figures that stand beside nothing: no row of the file has a label of the table's axis.\n\n    table t { rows = method, columns = [svm.map], against = \"reference/transfer.csv\" }",
+    ),
 ];
 
 /// The explanation of a code, such as `E0107`; capital or small letters.
@@ -100,6 +112,7 @@ mod tests {
             "checker/evaluate.rs",
             "checker/fit.rs",
             "checker/measure.rs",
+            "checker/show.rs",
         ] {
             #[allow(clippy::disallowed_methods, reason = "the test reads the crate's own sources")]
             let source = std::fs::read_to_string(folder.join(name)).unwrap();
@@ -108,9 +121,11 @@ mod tests {
         for (code, _) in EXPLANATIONS {
             assert!(text.contains(&format!("\"{code}\"")), "{code} is explained and never reported");
         }
-        for part in text.split("\"E0").skip(1) {
-            let code = format!("E0{}", part.split('"').next().unwrap());
-            assert!(explain(&code).is_some(), "{code} is not explained");
+        for letter in ["E0", "W0"] {
+            for part in text.split(&format!("\"{letter}")).skip(1) {
+                let code = format!("{letter}{}", part.split('"').next().unwrap());
+                assert!(explain(&code).is_some(), "{code} is not explained");
+            }
         }
         assert!(EXPLANATIONS.windows(2).all(|pair| pair[0].0 < pair[1].0));
     }

@@ -28,8 +28,8 @@ pub use diagnostic::{Diagnostic, Related, Severity};
 pub use evaluate::{Interval, Outcome, Summary, Verdict, evaluate_claim, summarise};
 pub use format::format;
 pub use program::{
-    Aggregate, Arithmetic, Axis, Cell, CellRef, Claim, Column, Comparison, Condition, Expression, Pick, Program,
-    Relation, Row, Step, Table,
+    Aggregate, Arithmetic, Axis, Cell, CellRef, Claim, Column, Comparison, Condition, Drawing, Expression, Figure,
+    Pick, Program, Published, PublishedRow, Relation, Row, Step, Table,
 };
 pub use render::render;
 pub use source::{Location, Source, Sources, Span};

@@ -217,6 +217,7 @@ impl Parser {
             ("import", Token::Text(_), _) | ("claim", Token::Text(_), Token::Symbol("{")) => true,
             ("param" | "let", Token::Name(_), Token::Symbol("=")) => true,
             ("for" | "replicate", Token::Name(_), Token::Name(word)) if word == "in" => true,
+            ("for", Token::Name(_), Token::Symbol(",")) => true,
             ("table" | "figure", Token::Name(_), Token::Text(_)) => true,
             (_, Token::Name(_), Token::Symbol("{")) => !RESERVED.contains(&first.as_str()),
             (_, Token::Name(_), Token::Name(word)) => word == "from" && !RESERVED.contains(&first.as_str()),
@@ -286,11 +287,10 @@ impl Parser {
             }
             let start = self.at;
             match self.item() {
-                Ok(Some(item)) => {
+                Ok(item) => {
                     items.push(item);
                     self.end_of_item();
                 }
-                Ok(None) => {}
                 Err(Reported) => {
                     if self.at == start {
                         self.advance();
@@ -317,11 +317,10 @@ impl Parser {
         }
     }
 
-    fn item(&mut self) -> Parsed<Option<Item>> {
+    fn item(&mut self) -> Parsed<Item> {
         let Token::Name(word) = self.peek().clone() else {
             return Err(self.unexpected("a declaration"));
         };
-        let word_span = self.span();
         if RESERVED.contains(&word.as_str()) {
             return Err(self.unexpected("a declaration"));
         }
@@ -329,44 +328,15 @@ impl Parser {
             "import" => {
                 self.advance();
                 let (path, span) = self.text("the name of a file in quotes")?;
-                Ok(Some(Item::Import { path, span }))
+                Ok(Item::Import { path, span })
             }
-            "param" => self.definition().map(|definition| Some(Item::Param(definition))),
-            "let" => self.definition().map(|definition| Some(Item::Let(definition))),
-            "for" | "replicate" => self.nested(|parser| parser.block(word == "replicate")).map(Some),
-            "table" => self.table().map(Some),
-            "claim" => self.claim().map(Some),
-            "figure" => {
-                let diagnostic = Diagnostic::error("E0013", word_span, "`figure` is not supported yet")
-                    .help("the numbers of a series can stand in a table: `columns = [moco.knn_top1.last]`");
-                self.report(diagnostic);
-                self.advance();
-                self.skip_declaration();
-                Ok(None)
-            }
-            _ => self.step().map(Some),
-        }
-    }
-
-    /// Skips the rest of a declaration whose first word has been reported.
-    fn skip_declaration(&mut self) {
-        while !self.lexeme(0).first_on_line && !matches!(self.peek(), Token::End | Token::Symbol("{" | "}")) {
-            self.advance();
-        }
-        if self.at_symbol("{") {
-            let mut depth = 0usize;
-            loop {
-                match self.peek() {
-                    Token::End => return,
-                    Token::Symbol("{") => depth += 1,
-                    Token::Symbol("}") => depth -= 1,
-                    _ => {}
-                }
-                self.advance();
-                if depth == 0 {
-                    return;
-                }
-            }
+            "param" => self.definition().map(Item::Param),
+            "let" => self.definition().map(Item::Let),
+            "for" | "replicate" => self.nested(|parser| parser.block(word == "replicate")),
+            "table" => self.table().map(Item::Table),
+            "figure" => self.table().map(Item::Figure),
+            "claim" => self.claim(),
+            _ => self.step(),
         }
     }
 
@@ -408,6 +378,10 @@ impl Parser {
     fn block(&mut self, replicate: bool) -> Parsed<Item> {
         self.advance();
         let axis = self.name("the name of an axis")?;
+        let mut along = Vec::new();
+        while self.take_symbol(",") {
+            along.push(self.name("a name for what goes along with the axis")?);
+        }
         if !self.take_word("in") {
             return Err(self.unexpected("`in`"));
         }
@@ -425,9 +399,16 @@ impl Parser {
                 Expr { kind: ExprKind::Wrong, span }
             }
         };
+        let mut when = None;
+        if self.take_word("when") {
+            let before = std::mem::replace(&mut self.tagged, false);
+            let condition = self.expression();
+            self.tagged = before;
+            when = Some(condition?);
+        }
         let open = self.open()?;
         let items = self.items(Some(open));
-        Ok(Item::Block(BlockSyntax { replicate, axis, list, items }))
+        Ok(Item::Block(BlockSyntax { replicate, axis, along, list, when, items }))
     }
 
     fn open(&mut self) -> Parsed<Span> {
@@ -435,9 +416,11 @@ impl Parser {
         if self.take_symbol("{") { Ok(span) } else { Err(self.unexpected("`{`")) }
     }
 
-    fn table(&mut self) -> Parsed<Item> {
+    /// `table name "Title" { … }`, or the same of a figure.
+    fn table(&mut self) -> Parsed<TableSyntax> {
+        let what = if self.at_word("figure") { "the name of a figure" } else { "the name of a table" };
         self.advance();
-        let name = self.name("the name of a table")?;
+        let name = self.name(what)?;
         let title = match self.peek().clone() {
             Token::Text(title) => {
                 self.advance();
@@ -447,7 +430,7 @@ impl Parser {
         };
         let open = self.open()?;
         let fields = self.within(false, |parser| Ok(parser.fields(open)))?;
-        Ok(Item::Table(TableSyntax { name, title, fields }))
+        Ok(TableSyntax { name, title, fields })
     }
 
     fn claim(&mut self) -> Parsed<Item> {

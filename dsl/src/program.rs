@@ -15,6 +15,9 @@ pub struct Program {
     pub steps: Vec<Step>,
     /// The tables in order of declaration.
     pub tables: Vec<Table>,
+    /// The figures in order of declaration.
+    #[serde(default)]
+    pub figures: Vec<Figure>,
     /// The claims in order of declaration.
     pub claims: Vec<Claim>,
 }
@@ -91,6 +94,59 @@ pub struct Table {
     pub rows: Vec<Row>,
     /// The columns in the order written.
     pub columns: Vec<Column>,
+    /// Figures published elsewhere, to stand beside ours.
+    #[serde(default)]
+    pub published: Option<Published>,
+}
+
+/// Figures published elsewhere, in the units that the table shows (shares in percent).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Published {
+    /// The file that they come from, as written.
+    pub file: String,
+    /// The rows in the order of that file.
+    pub rows: Vec<PublishedRow>,
+}
+
+/// A row of published figures.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PublishedRow {
+    /// The label on the table's axis, whether or not the table has it.
+    pub label: String,
+    /// One for each column of the table.
+    pub values: Vec<Option<f64>>,
+    /// Where it was published; may be empty.
+    pub source: String,
+}
+
+/// A figure of the summary.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Figure {
+    /// Its name, unique among figures.
+    pub name: String,
+    /// What stands above it.
+    pub title: String,
+    /// Whether curves are drawn, over what they count; else numbers.
+    pub curves: bool,
+    /// What the numbers are drawn over, as points; bars without it.
+    pub over: Option<Column>,
+    /// What is drawn, in the order written.
+    pub columns: Vec<Column>,
+    /// The lines, bars or points.
+    pub drawings: Vec<Drawing>,
+}
+
+/// A line, bar or point of a figure.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Drawing {
+    /// Index in [`Figure::columns`].
+    pub column: usize,
+    /// The place on the axes to compare along, or what is measured where there are none.
+    pub label: String,
+    /// One for each replicate.
+    pub cells: Vec<CellRef>,
+    /// What it is drawn over, one for each replicate; empty for curves and bars.
+    pub x: Vec<CellRef>,
 }
 
 /// A row of a table.

@@ -34,6 +34,8 @@ pub enum Item {
     Block(BlockSyntax),
     /// `table name "Title" { fields }`
     Table(TableSyntax),
+    /// `figure name "Title" { fields }`
+    Figure(TableSyntax),
     /// `claim "text" { condition }`
     Claim(ClaimSyntax),
 }
@@ -67,13 +69,17 @@ pub struct BlockSyntax {
     pub replicate: bool,
     /// The axis.
     pub axis: Name,
+    /// Names for what goes along with each value: `for method, rate in zip(methods, rates)`.
+    pub along: Vec<Name>,
     /// Its values.
     pub list: Expr,
+    /// Which of them count, if not all.
+    pub when: Option<Expr>,
     /// What lies along it.
     pub items: Vec<Item>,
 }
 
-/// A table.
+/// A table or a figure.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TableSyntax {
     /// Its name.
@@ -275,10 +281,12 @@ fn forget_item(item: &mut Item) {
         }
         Item::Block(block) => {
             forget_name(&mut block.axis);
+            block.along.iter_mut().for_each(forget_name);
             forget(&mut block.list);
+            block.when.iter_mut().for_each(forget);
             block.items.iter_mut().for_each(forget_item);
         }
-        Item::Table(table) => {
+        Item::Table(table) | Item::Figure(table) => {
             forget_name(&mut table.name);
             forget_fields(&mut table.fields);
         }

@@ -283,6 +283,7 @@ impl Checker<'_> {
                     self.scopes.push(Scope {
                         parent: Some(scope),
                         axis: Some(block.axis.text.clone()),
+                        along: block.along.iter().map(|name| name.text.clone()).collect(),
                         ..Scope::default()
                     });
                     let children = self.declare(block.items, inner);
@@ -291,11 +292,13 @@ impl Checker<'_> {
                         replicate: block.replicate,
                         axis: block.axis,
                         list: block.list,
+                        when: block.when,
                         nodes: children,
                     });
                 }
                 Item::Claim(claim) => nodes.push(Node::Claim(claim, scope)),
                 Item::Table(table) => nodes.push(Node::Table(table, scope)),
+                Item::Figure(figure) => nodes.push(Node::Figure(figure, scope)),
             }
         }
         nodes
@@ -327,14 +330,29 @@ impl Checker<'_> {
                         self.expand(nodes, &inner);
                     }
                 }
-                Node::Claim(..) | Node::Table(..) => {}
+                Node::Claim(..) | Node::Table(..) | Node::Figure(..) => {}
+            }
+        }
+    }
+
+    /// Families that a `when` left without members. Where an axis is wrong they have none either, which was said.
+    pub(super) fn childless(&mut self) {
+        if self.diagnostics.iter().any(|d| matches!(d.code, "E0114" | "E0121")) {
+            return;
+        }
+        for family in 0..self.families.len() {
+            if self.families[family].members.is_empty() {
+                let name = &self.families[family].syntax.name;
+                let (span, message) = (name.span, format!("`{}` has no members: `when` is never true", name.text));
+                self.report(Diagnostic::error("E0114", span, message).label("nothing is left of it"));
             }
         }
     }
 
     /// The values of a block's axis.
     pub(super) fn axis(&mut self, node: &Node, scope: usize, bindings: &[Binding]) -> Vec<Binding> {
-        let Node::Block { replicate, axis, list, .. } = node else { return Vec::new() };
+        let Node::Block { replicate, axis, list, when, .. } = node else { return Vec::new() };
+        let names = self.scopes[scope].along.clone();
         let outer = self.scopes[scope].parent.unwrap_or(0);
         let value = self.evaluate(list, outer, bindings);
         let items = match value.kind {
@@ -360,6 +378,36 @@ impl Checker<'_> {
             if item.kind == ValueKind::Wrong {
                 continue;
             }
+            let mut along = Vec::new();
+            let item = if names.is_empty() {
+                item
+            } else {
+                match item.kind {
+                    ValueKind::List(parts) if parts.len() == names.len() + 1 => {
+                        let mut parts = parts.into_iter();
+                        let Some(first) = parts.next() else { continue };
+                        along = names.iter().cloned().zip(parts).collect();
+                        first
+                    }
+                    kind => {
+                        let found = match &kind {
+                            ValueKind::List(parts) => format!("a list of {}", parts.len()),
+                            _ => Value { kind, span: item.span }.found(),
+                        };
+                        let count = names.len() + 1;
+                        self.report(
+                            Diagnostic::error(
+                                "E0114",
+                                item.span,
+                                format!("{count} names take a list of {count} for each place, found {found}"),
+                            )
+                            .label("cannot be taken apart")
+                            .help("`for method, rate in zip(methods, rates)`"),
+                        );
+                        continue;
+                    }
+                }
+            };
             if let ValueKind::Word(word) = &item.kind {
                 let word = word.clone();
                 self.unknown_name(&word, item.span);
@@ -395,7 +443,28 @@ impl Checker<'_> {
                 );
                 continue;
             }
-            found.push(Binding { axis: axis.text.clone(), replicate: *replicate, label, value: item });
+            let binding = Binding { axis: axis.text.clone(), replicate: *replicate, label, value: item, along };
+            if let Some(condition) = when {
+                let mut inner = bindings.to_vec();
+                inner.push(binding.clone());
+                let keep = self.evaluate(condition, scope, &inner);
+                match keep.kind {
+                    ValueKind::Bool(true) => {}
+                    ValueKind::Bool(false) | ValueKind::Wrong => continue,
+                    _ => {
+                        self.report(
+                            Diagnostic::error(
+                                "E0114",
+                                condition.span,
+                                format!("`when` takes true or false, found {}", keep.found()),
+                            )
+                            .label("not a condition"),
+                        );
+                        continue;
+                    }
+                }
+            }
+            found.push(binding);
         }
         found
     }

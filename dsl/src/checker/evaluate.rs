@@ -162,6 +162,13 @@ impl Checker<'_> {
             {
                 return binding.value.kind.clone();
             }
+            if self.scopes[index].along.iter().any(|along| along == name) {
+                let axis = self.scopes[index].axis.as_ref();
+                let binding = bindings.iter().find(|b| Some(&b.axis) == axis);
+                if let Some((_, value)) = binding.and_then(|b| b.along.iter().find(|(along, _)| along == name)) {
+                    return value.kind.clone();
+                }
+            }
             if let Some((expr, declared)) = self.scopes[index].lets.get(name).cloned() {
                 if self.circular.contains(&declared) {
                     return ValueKind::Wrong;

@@ -5,21 +5,22 @@ use super::{Binding, Checker, Node};
 use crate::catalog::Metric;
 use crate::diagnostic::Diagnostic;
 use crate::program::{
-    Aggregate, Arithmetic, Cell, CellRef, Claim, Column, Comparison, Condition, Expression, Pick, Program, Relation,
-    Row, Table,
+    Aggregate, Arithmetic, CellRef, Claim, Comparison, Condition, Expression, Pick, Program, Relation,
 };
 use crate::source::Span;
-use crate::suggest::{did_you_mean, nearest_or_all};
-use crate::syntax::{ClaimSyntax, Expr, ExprKind, Operator, Postfix, TableSyntax};
+use crate::suggest::nearest_or_all;
+use crate::syntax::{ClaimSyntax, Expr, ExprKind, Operator, Postfix};
 
 /// Terms of one expression in a claim.
 const MOST_TERMS: usize = 256;
 
 /// A family's metric, as written.
-struct Measured {
-    reference: FamilyRef,
-    metric: Metric,
-    pick: Pick,
+pub(super) struct Measured {
+    pub(super) reference: FamilyRef,
+    pub(super) metric: Metric,
+    pub(super) pick: Pick,
+    /// Whether a curve stands as a whole, nothing picked from it.
+    pub(super) whole: bool,
 }
 
 impl Checker<'_> {
@@ -61,6 +62,21 @@ impl Checker<'_> {
                         program.tables.push(table);
                     }
                 }
+                Node::Figure(figure, scope) => {
+                    let at = figure.name.span;
+                    if *scope != 0 {
+                        self.report(
+                            Diagnostic::error("E0124", at, "figures stand at the top level").label("inside a block"),
+                        );
+                    } else if program.figures.iter().any(|known| known.name == figure.name.text) {
+                        self.report(
+                            Diagnostic::error("E0102", at, format!("there are two figures `{}`", figure.name.text))
+                                .label("declared again"),
+                        );
+                    } else if let Some(figure) = self.figure(figure, order) {
+                        program.figures.push(figure);
+                    }
+                }
             }
         }
     }
@@ -95,7 +111,8 @@ impl Checker<'_> {
         })
     }
 
-    fn written(&self, span: Span) -> String {
+    /// A stretch of text on one line.
+    pub(super) fn written(&self, span: Span) -> String {
         self.sources.slice(span).split_whitespace().collect::<Vec<_>>().join(" ")
     }
 
@@ -259,7 +276,13 @@ impl Checker<'_> {
     }
 
     /// `family[index].metric` with `.last`, `.best` or `.at(x)` for curves.
-    fn measured(&mut self, expr: &Expr, scope: usize, bindings: &[Binding], need_pick: bool) -> Option<Measured> {
+    pub(super) fn measured(
+        &mut self,
+        expr: &Expr,
+        scope: usize,
+        bindings: &[Binding],
+        need_pick: bool,
+    ) -> Option<Measured> {
         let (base, parts): (&Expr, &[Postfix]) = match &expr.kind {
             ExprKind::Postfix(base, parts) => (base, parts),
             _ => (expr, &[]),
@@ -395,7 +418,8 @@ impl Checker<'_> {
             );
             return None;
         }
-        Some(Measured { reference, metric: metric_info, pick })
+        let whole = metric_info.series && rest.is_empty();
+        Some(Measured { reference, metric: metric_info, pick, whole })
     }
 
     /// Metrics that a step declares itself, in its field `metrics`.
@@ -416,7 +440,7 @@ impl Checker<'_> {
     }
 
     /// The numbers of the members that are left: one for each replicate.
-    fn cells(
+    pub(super) fn cells(
         &mut self,
         measured: &Measured,
         bindings: &[Binding],
@@ -462,122 +486,6 @@ impl Checker<'_> {
         }
         Some(cells)
     }
-
-    fn table(&mut self, table: &TableSyntax, order: &[usize]) -> Option<Table> {
-        let mut rows_axis = None;
-        let mut columns_expr = None;
-        for field in &table.fields {
-            let [name] = field.path.as_slice() else {
-                self.report(
-                    Diagnostic::error("E0119", field.value.span, "a table has the fields `rows` and `columns`")
-                        .label("no field of a table"),
-                );
-                continue;
-            };
-            match (name.text.as_str(), &field.value.kind) {
-                ("rows", ExprKind::Name(axis)) => rows_axis = Some((axis.clone(), field.value.span)),
-                ("rows", ExprKind::Wrong) => return None,
-                ("rows", _) => {
-                    self.report(
-                        Diagnostic::error("E0119", field.value.span, "`rows` is the name of an axis")
-                            .label("no axis")
-                            .help("the word after `for`"),
-                    );
-                    return None;
-                }
-                ("columns", ExprKind::List(items)) => columns_expr = Some(items.clone()),
-                ("columns", ExprKind::Wrong) => return None,
-                ("columns", _) => columns_expr = Some(vec![field.value.clone()]),
-                (other, _) => {
-                    let help = did_you_mean(other, ["rows", "columns"]);
-                    self.report(
-                        Diagnostic::error("E0119", name.span, format!("a table has no field `{other}`"))
-                            .label("unknown field")
-                            .help_if(help),
-                    );
-                }
-            }
-        }
-        let (Some((axis, axis_span)), Some(items)) = (rows_axis, columns_expr) else {
-            self.report(
-                Diagnostic::error("E0119", table.name.span, "a table needs `rows` and `columns`")
-                    .label("something is missing")
-                    .help("`rows = method` and `columns = [nn.top1, voc.miou]`"),
-            );
-            return None;
-        };
-        let axes: Vec<String> = self.scopes.iter().filter_map(|scope| scope.axis.clone()).collect();
-        if !axes.contains(&axis) {
-            let known: Vec<&str> = axes.iter().map(String::as_str).collect();
-            self.report(
-                Diagnostic::error("E0119", axis_span, format!("there is no axis `{axis}`"))
-                    .label("unknown axis")
-                    .help_if(nearest_or_all(&axis, &known)),
-            );
-            return None;
-        }
-        let mut columns = Vec::new();
-        for item in &items {
-            let measured = self.measured(item, 0, &[], true);
-            let Some(measured) = measured else { continue };
-            columns.push((measured, item.span));
-        }
-        if columns.len() < items.len() || columns.is_empty() {
-            if items.is_empty() {
-                self.report(
-                    Diagnostic::error("E0119", table.name.span, "a table needs at least one column")
-                        .label("no columns"),
-                );
-            }
-            return None;
-        }
-        // Rows in order of first appearance over all columns.
-        let mut labels: Vec<String> = Vec::new();
-        let mut known = std::collections::HashSet::new();
-        for (measured, _) in &columns {
-            for member in &self.families[measured.reference.family].members {
-                for b in &self.members[*member].bindings {
-                    if b.axis == axis && known.insert(b.label.clone()) {
-                        labels.push(b.label.clone());
-                    }
-                }
-            }
-        }
-        if labels.is_empty() {
-            self.report(
-                Diagnostic::error("E0119", axis_span, format!("no column varies along `{axis}`"))
-                    .label("nothing would be in the rows"),
-            );
-            return None;
-        }
-        let mut rows = Vec::new();
-        for label in &labels {
-            let mut cells = Vec::new();
-            for (measured, span) in &columns {
-                let values = self.cells(measured, &[], order, *span, Some((&axis, label)))?;
-                let floor = match &measured.metric.floor {
-                    Some(floor) => {
-                        values.iter().map(|cell| CellRef { metric: floor.clone(), ..cell.clone() }).collect()
-                    }
-                    None => Vec::new(),
-                };
-                cells.push(Cell { values, floor });
-            }
-            rows.push(Row { label: label.clone(), cells });
-        }
-        let columns = columns
-            .into_iter()
-            .map(|(measured, span)| Column {
-                label: self.written(span),
-                family: self.family_name(measured.reference.family),
-                kind: self.families[measured.reference.family].syntax.kind.text.clone(),
-                metric: measured.metric,
-                pick: measured.pick,
-            })
-            .collect();
-        let title = table.title.clone().unwrap_or_else(|| table.name.text.clone());
-        Some(Table { name: table.name.text.clone(), title, row_axis: axis, rows, columns })
-    }
 }
 
 /// The replicate axes of every replicated measurement in an expression, such as `seed, fold`.
@@ -603,7 +511,7 @@ fn replicate_axes(expression: &Expression, axes: &mut Vec<String>) {
 fn holds_statements(node: &Node) -> bool {
     match node {
         Node::Family(_) => false,
-        Node::Claim(..) | Node::Table(..) => true,
+        Node::Claim(..) | Node::Table(..) | Node::Figure(..) => true,
         Node::Block { nodes, .. } => nodes.iter().any(holds_statements),
     }
 }

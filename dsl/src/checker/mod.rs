@@ -7,6 +7,7 @@ mod declare;
 mod evaluate;
 mod fit;
 mod measure;
+mod show;
 mod value;
 
 use crate::catalog::{Catalog, Kind};
@@ -35,6 +36,8 @@ const MOST_DIAGNOSTICS: usize = 1000;
 struct Scope {
     parent: Option<usize>,
     axis: Option<String>,
+    /// Names for what goes along with the axis.
+    along: Vec<String>,
     lets: BTreeMap<String, (Expr, Span)>,
 }
 
@@ -52,6 +55,8 @@ struct Binding {
     replicate: bool,
     label: String,
     value: Value,
+    /// What goes along with the value, by name.
+    along: Vec<(String, Value)>,
 }
 
 /// One step of a family.
@@ -64,13 +69,15 @@ struct Member {
 /// What lies in a scope, in order.
 enum Node {
     Family(usize),
-    Block { scope: usize, replicate: bool, axis: crate::syntax::Name, list: Expr, nodes: Vec<Node> },
+    Block { scope: usize, replicate: bool, axis: crate::syntax::Name, list: Expr, when: Option<Expr>, nodes: Vec<Node> },
     Claim(crate::syntax::ClaimSyntax, usize),
     Table(crate::syntax::TableSyntax, usize),
+    Figure(crate::syntax::TableSyntax, usize),
 }
 
 struct Checker<'a> {
     catalog: &'a Catalog,
+    loader: &'a dyn Loader,
     sources: Sources,
     diagnostics: Vec<Diagnostic>,
     scopes: Vec<Scope>,
@@ -98,6 +105,7 @@ struct Checker<'a> {
 pub fn check(name: &str, text: &str, loader: &dyn Loader, catalog: &Catalog, overrides: &Overrides) -> Checked {
     let mut checker = Checker {
         catalog,
+        loader,
         sources: Sources::default(),
         diagnostics: Vec::new(),
         scopes: vec![Scope::default()],
@@ -121,6 +129,7 @@ pub fn check(name: &str, text: &str, loader: &dyn Loader, catalog: &Catalog, ove
     let nodes = checker.declare(items, 0);
     checker.lets();
     checker.expand(&nodes, &[]);
+    checker.childless();
     let steps = checker.steps();
     let mut program = Program { params: checker.param_values(), steps, ..Program::default() };
     let order = checker.order(&mut program.steps);
@@ -168,6 +177,7 @@ impl Checker<'_> {
         let mut known: Vec<&str> = self.names.keys().map(String::as_str).collect();
         known.extend(self.params.iter().map(|(name, ..)| name.as_str()));
         known.extend(self.scopes.iter().flat_map(|s| s.lets.keys().map(String::as_str).chain(s.axis.as_deref())));
+        known.extend(self.scopes.iter().flat_map(|s| s.along.iter().map(String::as_str)));
         let help = did_you_mean(name, known);
         self.report(
             Diagnostic::error("E0103", span, format!("nothing is called `{name}` here"))

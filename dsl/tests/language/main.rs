@@ -7,5 +7,6 @@ mod families;
 mod grammar;
 mod layout;
 mod robust;
+mod summaries;
 mod values;
 mod verdicts;
