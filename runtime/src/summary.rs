@@ -79,7 +79,13 @@ pub fn build(
                 single: verdict.single,
             })
             .collect(),
-        curves: curves(request, states),
+        charts: program.figures.iter().filter(|f| !f.curves).map(|f| chart(f, request, states)).collect(),
+        curves: {
+            let declared = program.figures.iter().filter(|figure| figure.curves);
+            let mut all: Vec<page::Figure> = declared.map(|figure| drawn(figure, request, states)).collect();
+            all.extend(curves(request, states));
+            all
+        },
         galleries: galleries(request, states),
         steps: steps(request, states),
         warnings,
@@ -109,7 +115,11 @@ fn table(table: &harness_dsl::Table, request: &Request<'_>, states: &[State]) ->
         {
             values = vec![page::CellValue { replicate: None, ..first.clone() }];
         }
-        page::Cell { values, note: String::new() }
+        page::Cell { values, ..page::Cell::default() }
+    };
+    let published = |label: &str, column: usize| {
+        let rows = table.published.iter().flat_map(|published| &published.rows);
+        rows.filter(|row| row.label == label).find_map(|row| row.values.get(column).copied().flatten())
     };
     let mut rows: Vec<page::Row> = table
         .rows
@@ -117,9 +127,27 @@ fn table(table: &harness_dsl::Table, request: &Request<'_>, states: &[State]) ->
         .map(|row| page::Row {
             label: row.label.clone(),
             floor: false,
-            cells: row.cells.iter().zip(&table.columns).map(|(cell, column)| cells(&cell.values, column)).collect(),
+            elsewhere: false,
+            cells: row
+                .cells
+                .iter()
+                .zip(&table.columns)
+                .enumerate()
+                .map(|(at, (cell, column))| page::Cell {
+                    published: published(&row.label, at),
+                    ..cells(&cell.values, column)
+                })
+                .collect(),
         })
         .collect();
+    // What was published and is not measured here still tells where the field stands.
+    let known: BTreeSet<&str> = table.rows.iter().map(|row| row.label.as_str()).collect();
+    for row in table.published.iter().flat_map(|published| &published.rows) {
+        if !known.contains(row.label.as_str()) {
+            let cells = row.values.iter().map(|&published| page::Cell { published, ..page::Cell::default() }).collect();
+            rows.push(page::Row { label: row.label.clone(), floor: false, elsewhere: true, cells });
+        }
+    }
     // One row for what trivial predictors reach: the same for every method, so each column's first member tells it.
     let floors: Vec<page::Cell> = table
         .columns
@@ -143,7 +171,7 @@ fn table(table: &harness_dsl::Table, request: &Request<'_>, states: &[State]) ->
         })
         .collect();
     if floors.iter().any(|cell| !cell.values.is_empty()) {
-        rows.push(page::Row { label: "trivial predictor".into(), floor: true, cells: floors });
+        rows.push(page::Row { label: "trivial predictor".into(), floor: true, elsewhere: false, cells: floors });
     }
     let columns = table
         .columns
@@ -162,7 +190,71 @@ fn table(table: &harness_dsl::Table, request: &Request<'_>, states: &[State]) ->
         row_axis: table.row_axis.clone(),
         columns,
         rows,
+        published: table.published.as_ref().map(sources).unwrap_or_default(),
     }
+}
+
+/// The file of published figures, and what it says of where they were published.
+fn sources(published: &harness_dsl::Published) -> String {
+    let mut named: Vec<&str> = Vec::new();
+    for row in &published.rows {
+        if !row.source.is_empty() && !named.contains(&row.source.as_str()) {
+            named.push(&row.source);
+        }
+    }
+    if named.is_empty() { published.file.clone() } else { format!("{}: {}", published.file, named.join("; ")) }
+}
+
+/// A declared figure of numbers.
+fn chart(figure: &harness_dsl::Figure, request: &Request<'_>, states: &[State]) -> page::Chart {
+    let numbers = |cells: &[CellRef], column: &Column| -> Vec<f64> {
+        let values: Vec<page::CellValue> = cells.iter().map(|cell| value(cell, column.pick, request, states)).collect();
+        // Replicates of a step in which nothing is random are one measurement.
+        let same = values.windows(2).all(|pair| pair[0].key == pair[1].key && !pair[0].key.is_empty());
+        let all: Vec<f64> = values.iter().map(|value| value.value.unwrap_or(f64::NAN)).collect();
+        if same { all.into_iter().take(1).collect() } else { all }
+    };
+    let marks = figure.drawings.iter().map(|drawing| {
+        let column = &figure.columns[drawing.column];
+        page::Mark {
+            label: drawing.label.clone(),
+            series: column.label.clone(),
+            values: numbers(&drawing.cells, column),
+            x: figure.over.as_ref().map(|over| numbers(&drawing.x, over)).unwrap_or_default(),
+        }
+    });
+    let labels: Vec<&str> = figure.columns.iter().map(|column| column.label.as_str()).collect();
+    page::Chart {
+        title: figure.title.clone(),
+        y_label: labels.join(", "),
+        x_label: figure.over.as_ref().map(|over| over.label.clone()),
+        percent: figure.columns.iter().all(|column| column.metric.percent),
+        x_percent: figure.over.as_ref().is_some_and(|over| over.metric.percent),
+        marks: marks.collect(),
+    }
+}
+
+/// A declared figure of curves.
+fn drawn(figure: &harness_dsl::Figure, request: &Request<'_>, states: &[State]) -> page::Figure {
+    let mut out = page::Figure {
+        title: figure.title.clone(),
+        percent: figure.columns.iter().all(|column| column.metric.percent),
+        ..page::Figure::default()
+    };
+    let several = figure.columns.len() > 1;
+    for drawing in &figure.drawings {
+        let column = &figure.columns[drawing.column];
+        for cell in &drawing.cells {
+            let Some(finished) = &states[cell.step].finished else { continue };
+            let Some(series) = finished.record.series.get(&cell.metric) else { continue };
+            out.x_label.clone_from(&series.x_label);
+            let (place, _) = places(&request.program.steps[cell.step]);
+            let label = if several { format!("{place}.{}", column.metric.name) } else { place };
+            let (x, y) = (series.x.clone(), series.y.clone());
+            out.lines.push(page::Line { label, replicate: cell.replicate.clone(), x, y });
+        }
+    }
+    out
 }
 
 /// The place of a step on the axes to compare along, `nn[moco]`, and on those to average over, `seed=2`.

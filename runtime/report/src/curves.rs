@@ -12,7 +12,7 @@ const RIGHT: f64 = 16.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 40.0;
 /// Colours of the page's style.
-const COLOURS: usize = 8;
+pub(crate) const COLOURS: usize = 8;
 /// How lines are broken, when colours run out.
 const DASHES: [&str; 4] =
     ["", " stroke-dasharray=\"7 4\"", " stroke-dasharray=\"2 3\"", " stroke-dasharray=\"9 3 2 3\""];
@@ -20,7 +20,7 @@ const DASHES: [&str; 4] =
 const MOST_POINTS: usize = 500;
 
 /// Ticks at 1, 2 or 5 times a power of ten that cover the range.
-fn ticks(low: f64, high: f64) -> Vec<f64> {
+pub(crate) fn ticks(low: f64, high: f64) -> Vec<f64> {
     let rough = (high - low) / 5.0;
     let power = 10f64.powf(rough.log10().floor());
     let step = [1.0, 2.0, 5.0, 10.0].map(|m| m * power).into_iter().find(|s| *s >= rough).unwrap_or(rough);
@@ -29,7 +29,7 @@ fn ticks(low: f64, high: f64) -> Vec<f64> {
 }
 
 /// Ticks as text, all with the digits that tell them apart; shares in percent.
-fn texts(ticks: &[f64], percent: bool) -> Vec<String> {
+pub(crate) fn texts(ticks: &[f64], percent: bool) -> Vec<String> {
     let scale = if percent { 100.0 } else { 1.0 };
     let unit = if percent { " %" } else { "" };
     let step = ticks.windows(2).map(|pair| pair[1] - pair[0]).fold(f64::MAX, f64::min) * scale;
@@ -44,7 +44,7 @@ fn texts(ticks: &[f64], percent: bool) -> Vec<String> {
 }
 
 /// A range that can be drawn: numbers that hardly differ for their size get room around them.
-fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
+pub(crate) fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
     let (low, high) = values.fold((f64::MAX, f64::MIN), |(low, high), v| (low.min(v), high.max(v)));
     let size = low.abs().max(high.abs());
     if high - low > size * 1e-9 {
@@ -97,7 +97,7 @@ fn mean(lines: &[Vec<(f64, f64)>]) -> Vec<(f64, f64)> {
     points
 }
 
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 

@@ -2,6 +2,7 @@
 //!
 //! The caller fills a [`Summary`]; [`render_html`] gives one self-contained page, [`render_markdown`] one file.
 
+pub mod charts;
 pub mod curves;
 pub mod format;
 pub mod model;

@@ -23,7 +23,9 @@ pub struct Summary {
     pub tables: Vec<Table>,
     /// Claims.
     pub claims: Vec<Claim>,
-    /// Curves.
+    /// Declared figures of numbers.
+    pub charts: Vec<Chart>,
+    /// Curves: the declared ones, then those of every series.
     pub curves: Vec<Figure>,
     /// Pictures.
     pub galleries: Vec<Gallery>,
@@ -67,6 +69,8 @@ pub struct Table {
     pub columns: Vec<Column>,
     /// Rows, floors last.
     pub rows: Vec<Row>,
+    /// Where the published figures beside the cells come from; empty without any.
+    pub published: String,
 }
 
 /// A column.
@@ -91,6 +95,8 @@ pub struct Row {
     pub label: String,
     /// What trivial predictors reach: set apart.
     pub floor: bool,
+    /// Only published elsewhere, not measured here: set apart too.
+    pub elsewhere: bool,
     /// One cell for each column.
     pub cells: Vec<Cell>,
 }
@@ -102,6 +108,8 @@ pub struct Cell {
     pub values: Vec<CellValue>,
     /// A note, for instance which trivial predictor it is.
     pub note: String,
+    /// What was published for it elsewhere, in the unit shown (shares in percent).
+    pub published: Option<f64>,
 }
 
 /// One number with where it comes from.
@@ -132,6 +140,36 @@ pub struct Claim {
     pub detail: String,
     /// A plain comparison of single runs.
     pub single: bool,
+}
+
+/// A figure of numbers: bars, or points over another number.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Chart {
+    /// Heading.
+    pub title: String,
+    /// Beside the y axis.
+    pub y_label: String,
+    /// Below the x axis, for points; none for bars.
+    pub x_label: Option<String>,
+    /// Values are shares, shown as percentages.
+    pub percent: bool,
+    /// Positions are shares too.
+    pub x_percent: bool,
+    /// The bars or points.
+    pub marks: Vec<Mark>,
+}
+
+/// A bar or a point.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Mark {
+    /// Which member it is.
+    pub label: String,
+    /// What is measured: marks with the same name share a colour.
+    pub series: String,
+    /// One for each replicate.
+    pub values: Vec<f64>,
+    /// Positions, one for each replicate; empty for bars.
+    pub x: Vec<f64>,
 }
 
 /// Curves over the same x.

@@ -1,8 +1,8 @@
 //! The two renderings.
 
-use crate::curves;
 use crate::format::{number, seconds, statistics};
 use crate::model::{Cell, Claim, Column, Summary};
+use crate::{charts, curves};
 use serde_json::{Value, json};
 use tera::{Context, Tera};
 
@@ -48,7 +48,18 @@ fn cell(cell: &Cell, column: &Column) -> Value {
             problems.push(format!("{of}{problem}"));
         }
     }
-    json!({ "problems": problems, "main": main, "count": count, "singles": singles, "single": expected == 1, "note": cell.note })
+    let published = cell.published.map(|published| {
+        let scale = if column.percent { 100.0 } else { 1.0 };
+        let text = number(published / scale, column.percent);
+        let ours = statistics(&there).map(|(mean, ..)| mean);
+        let difference = ours.map(|mean| {
+            let difference = mean - published / scale;
+            let sign = if difference < 0.0 { "−" } else { "+" };
+            format!("{sign}{}", number(difference.abs(), column.percent))
+        });
+        json!({ "text": text, "difference": difference })
+    });
+    json!({ "published": published, "problems": problems, "main": main, "count": count, "singles": singles, "single": expected == 1, "note": cell.note })
 }
 
 fn verdicts(claims: &[Claim]) -> String {
@@ -72,10 +83,10 @@ fn context(summary: &Summary) -> Context {
                 .iter()
                 .map(|row| {
                     let cells: Vec<Value> = row.cells.iter().zip(&table.columns).map(|(c, column)| cell(c, column)).collect();
-                    json!({ "label": row.label, "floor": row.floor, "cells": cells })
+                    json!({ "label": row.label, "floor": row.floor, "elsewhere": row.elsewhere, "cells": cells })
                 })
                 .collect();
-            json!({ "name": table.name, "title": table.title, "row_axis": table.row_axis, "columns": table.columns, "rows": rows })
+            json!({ "name": table.name, "title": table.title, "row_axis": table.row_axis, "columns": table.columns, "rows": rows, "published": table.published })
         })
         .collect();
     let figures: Vec<Value> = summary
@@ -88,6 +99,24 @@ fn context(summary: &Summary) -> Context {
                 .map(|line| json!({ "label": line.label, "replicate": line.replicate, "last": line.y.last().map(|y| number(*y, figure.percent)) }))
                 .collect();
             json!({ "title": figure.title, "svg": curves::svg(figure), "labels": curves::labels(figure), "lines": lines, "x_label": figure.x_label })
+        })
+        .collect();
+    let charts: Vec<Value> = summary
+        .charts
+        .iter()
+        .map(|chart| {
+            let marks: Vec<Value> = chart
+                .marks
+                .iter()
+                .map(|mark| {
+                    let words = |values: &[f64], percent| {
+                        let all: Vec<String> = values.iter().map(|value| number(*value, percent)).collect();
+                        all.join(", ")
+                    };
+                    json!({ "label": mark.label, "series": mark.series, "values": words(&mark.values, chart.percent), "x": words(&mark.x, chart.x_percent) })
+                })
+                .collect();
+            json!({ "title": chart.title, "svg": charts::svg(chart), "series": charts::series(chart), "marks": marks, "x_label": chart.x_label })
         })
         .collect();
     let longest = summary.steps.iter().map(|step| step.seconds).fold(1e-9, f64::max);
@@ -106,6 +135,7 @@ fn context(summary: &Summary) -> Context {
     context.insert("summary", summary);
     context.insert("tables", &tables);
     context.insert("figures", &figures);
+    context.insert("charts", &charts);
     context.insert("steps", &steps);
     context.insert("wall", &seconds(summary.run.wall_s));
     // Steps with the same key are one computation.
@@ -192,19 +222,21 @@ mod tests {
     fn rich() -> Summary {
         let evil = "<script>alert(1)</script> | x".to_string();
         let column = Column { label: evil.clone(), percent: true, ..Column::default() };
-        let cells = |values| vec![Cell { values, note: String::new() }];
+        let cells = |values| vec![Cell { values, ..Cell::default() }];
         let rows = vec![
             Row {
                 label: evil.clone(),
                 floor: false,
+                elsewhere: false,
                 cells: cells(vec![value(Some(0.1), 1), value(Some(0.2), 2), value(Some(0.3), 3)]),
             },
             Row {
                 label: "partly".into(),
                 floor: false,
+                elsewhere: false,
                 cells: cells(vec![value(Some(0.5), 1), value(None, 2), value(Some(0.7), 3)]),
             },
-            Row { label: "none".into(), floor: true, cells: cells(vec![]) },
+            Row { label: "none".into(), floor: true, elsewhere: false, cells: cells(vec![]) },
         ];
         Summary {
             title: evil.clone(),
@@ -216,6 +248,7 @@ mod tests {
                 row_axis: "method".into(),
                 columns: vec![column],
                 rows,
+                published: String::new(),
             }],
             claims: vec![
                 Claim { text: evil.clone(), outcome: "holds".into(), ..Claim::default() },
