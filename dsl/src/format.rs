@@ -310,7 +310,8 @@ fn space(before: &Piece<'_>, piece: &Piece<'_>, earlier: Option<&Piece<'_>>) -> 
             let member = before.word().is_some_and(|word| !RESERVED.contains(&word));
             !(member || (before.closes() && piece.adjacent))
         }
-        (Token::Name(_), Token::Path { .. }) => !piece.adjacent,
+        // A kept epoch belongs to its step: `moco@50`.
+        (_, Token::Path { .. }) => !piece.adjacent,
         _ => true,
     }
 }
