@@ -13,6 +13,7 @@ use crate::error::{Context, Error};
 use crate::files;
 use crate::index::{Index, Opened, Table};
 use crate::sync::Unsynced;
+use crate::using::Used;
 
 /// What VERSION says. Raised when a program of before could misread the folder.
 const VERSION: &str = "harness-cache 2";
@@ -39,6 +40,7 @@ struct Inner {
     memory: Mutex<Memory>,
     notices: Mutex<Vec<String>>,
     unsynced: Unsynced,
+    used: Used,
 }
 
 impl Cache {
@@ -93,6 +95,7 @@ impl Cache {
             memory: Mutex::default(),
             notices: Mutex::default(),
             unsynced: Unsynced::default(),
+            used: Used::default(),
         };
         Ok(Cache { inner: Arc::new(inner) })
     }
@@ -179,6 +182,10 @@ impl Cache {
 
     pub(crate) fn unsynced(&self) -> &Unsynced {
         &self.inner.unsynced
+    }
+
+    pub(crate) fn used(&self) -> &Used {
+        &self.inner.used
     }
 
     pub(crate) fn opened(&self) -> SystemTime {

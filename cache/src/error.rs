@@ -92,15 +92,6 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
-    /// Garbage collection while another process has the cache open.
-    #[error(
-        "another process uses the cache folder `{}`: wait until it ends, then collect again (nothing was removed)",
-        path.display()
-    )]
-    InUse {
-        /// The cache folder.
-        path: PathBuf,
-    },
     /// Anything else the file system refused.
     #[error("cannot {action} `{}`: {source}", path.display())]
     Io {

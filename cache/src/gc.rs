@@ -30,31 +30,41 @@ pub struct Freed {
     pub leftovers: u64,
     /// Space of all of these, in bytes.
     pub bytes: u64,
-    /// Number of keys being computed right now. While there are any, no blob goes: theirs have no record yet.
+    /// Of the space, that of blobs.
+    pub blob_bytes: u64,
+    /// Number of keys being computed right now: they stay.
     pub leased: u64,
+    /// Number of keys that could go and stay, because a living process relies on them.
+    pub in_use: u64,
 }
 
 impl Cache {
     /// Removes the records of every key outside `keep`, then every blob that no remaining record needs: neither as
     /// output or log, nor named in such a blob, directly or through others. Named means that the blob is JSON text
-    /// with the digest in it, as a manifest has; a blob is rather kept than lost. Keys whose lease is held stay, and while
-    /// any lease is held no blob goes, because a running step's blobs have no record yet. Also removes work folders of keys that go, temporary files left by processes that died, and
-    /// the quarantine.
+    /// with the digest in it, as a manifest has; a blob is rather kept than lost. Also removes work folders of keys
+    /// that go; and, where nobody else has the cache open, temporary files left by processes that died, and the
+    /// quarantine.
     ///
-    /// With `dry_run` only counts, beside whoever uses the cache.
+    /// Safe beside processes that use the cache: keys being computed stay, and so does every key that a living process
+    /// said it relies on ([`crate::Using::keep`]). While somebody looks up or stores (milliseconds, or as long as a
+    /// large output takes to be written), this waits; while this works, they do.
+    ///
+    /// With `dry_run` only counts.
     ///
     /// # Errors
-    /// [`Error::InUse`] while another process (or another [`Cache::open`] of this one) has the cache open: it may
-    /// have stored blobs whose record is still to come. Something cannot be read or removed.
+    /// Something cannot be read or removed.
     pub fn gc(&self, keep: &BTreeSet<Digest>, dry_run: bool) -> Result<Freed, Error> {
-        let _alone = if dry_run { None } else { Some(Alone::new(self)?) };
+        let _collecting = if dry_run { None } else { Some(self.collecting()?) };
+        let alone = Alone::new(self)?;
         let mut freed = Freed::default();
         let mut kept_blobs = BTreeSet::new();
         let mut open = Vec::new();
         let leased = self.leased_keys()?;
+        let used = self.used_keys(!dry_run)?;
         freed.leased = leased.len() as u64;
         for key in self.key_list()? {
-            if keep.contains(&key) || leased.contains(&key) {
+            if keep.contains(&key) || leased.contains(&key) || used.contains(&key) {
+                freed.in_use += u64::from(!keep.contains(&key) && !leased.contains(&key));
                 for (record, _) in self.read_log(&key)?.into_iter().flat_map(|log| log.records) {
                     open.extend(record.blobs());
                 }
@@ -73,21 +83,25 @@ impl Cache {
                 open.extend(self.named_in(&digest, &all)?);
             }
         }
-        if leased.is_empty() {
-            for digest in all.difference(&kept_blobs) {
-                freed.blobs += 1;
-                self.count_and_remove(&self.blob_path(digest), dry_run, &mut freed)?;
-            }
+        let before = freed.bytes;
+        for digest in all.difference(&kept_blobs) {
+            freed.blobs += 1;
+            self.count_and_remove(&self.blob_path(digest), dry_run, &mut freed)?;
         }
+        freed.blob_bytes = freed.bytes - before;
         for path in entries(&self.dir().join("work"))? {
             let key = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse::<Digest>().ok());
             if let Some(key) = key
                 && !keep.contains(&key)
                 && !leased.contains(&key)
+                && !used.contains(&key)
             {
                 freed.work += 1;
                 self.count_and_remove(&path, dry_run, &mut freed)?;
             }
+        }
+        if alone.is_none() {
+            return Ok(freed);
         }
         for path in entries(&self.dir().join("tmp"))? {
             // Alone in the cache, so whatever is older than this process's opening belongs to nobody. Times of files are
@@ -149,17 +163,18 @@ impl Cache {
 struct Alone<'a>(&'a Cache);
 
 impl<'a> Alone<'a> {
-    fn new(cache: &'a Cache) -> Result<Alone<'a>, Error> {
+    /// None while another process (or another [`Cache::open`] of this one) has the cache open.
+    fn new(cache: &'a Cache) -> Result<Option<Alone<'a>>, Error> {
         let version = cache.dir().join("VERSION");
         match cache.presence().try_lock() {
-            Ok(()) => Ok(Alone(cache)),
+            Ok(()) => Ok(Some(Alone(cache))),
             Err(error) => {
                 // Changing a lock's kind gives up the old one first.
                 cache.presence().lock_shared().at("lock", &version)?;
-                Err(match error {
-                    TryLockError::WouldBlock => Error::InUse { path: cache.dir().to_owned() },
-                    TryLockError::Error(error) => Error::io("lock", &version, error),
-                })
+                match error {
+                    TryLockError::WouldBlock => Ok(None),
+                    TryLockError::Error(error) => Err(Error::io("lock", &version, error)),
+                }
             }
         }
     }

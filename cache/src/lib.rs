@@ -35,6 +35,7 @@ mod record;
 mod stamp;
 mod store;
 mod sync;
+mod using;
 mod verify;
 
 pub use cache::Cache;
@@ -45,4 +46,5 @@ pub use key::{ActionKey, Difference, KEY_FORMAT, canonical_json};
 pub use lease::Lease;
 pub use record::{Output, RECORD_FORMAT, Record, Series};
 pub use stamp::Look;
+pub use using::Using;
 pub use verify::{Missing, Report, Stat};

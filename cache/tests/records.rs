@@ -193,22 +193,45 @@ fn collection_keeps_what_is_kept() {
 #[test]
 fn collection_leaves_what_is_in_use() {
     let (_folder, cache) = cache();
-    let running = with_output(&cache, record(1, 0.5), b"running");
-    cache.append(&running).unwrap();
-    let pending = cache.put_bytes(b"its record is still to come").unwrap().0;
+    let [running, relied] = [(1, b"running".as_slice()), (2, b"relied on")].map(|(seed, bytes)| {
+        let record = with_output(&cache, record(seed, 0.5), bytes);
+        cache.append(&record).unwrap();
+        record
+    });
     let work = cache.work_dir(&running.digest).unwrap();
     let lease = cache.lease(&running.digest).unwrap().unwrap();
-    let freed = cache.gc(&BTreeSet::new(), false).unwrap();
-    assert_eq!((freed.blobs, freed.keys, freed.work, freed.leased), (0, 0, 0, 1));
-    assert!(cache.blob(&pending).unwrap().is_some() && work.exists());
-    drop(lease);
-
     let other = Cache::open(cache.dir()).unwrap();
-    assert!(matches!(cache.gc(&BTreeSet::new(), false), Err(Error::InUse { .. })));
-    assert!(cache.record(&running.digest).unwrap().is_some());
-    drop(other);
+    other.using().unwrap().keep(&relied.digest).unwrap();
+    fs::write(cache.dir().join("tmp/of-the-other"), b"half").unwrap();
     let freed = cache.gc(&BTreeSet::new(), false).unwrap();
-    assert_eq!((freed.blobs, freed.keys, freed.work), (2, 1, 1));
+    assert_eq!((freed.blobs, freed.keys, freed.work, freed.leased, freed.in_use), (0, 0, 0, 1, 1));
+    assert!(work.exists() && cache.dir().join("tmp/of-the-other").exists());
+    assert!(cache.record(&relied.digest).unwrap().is_some() && cache.verify_all().unwrap().is_clean());
+    // What is relied on stays as long as whoever relies on it has the cache open.
+    drop((lease, other));
+    let freed = cache.gc(&BTreeSet::new(), false).unwrap();
+    assert_eq!((freed.blobs, freed.keys, freed.work, freed.in_use), (2, 2, 1, 0));
+    assert_eq!(fs::read_dir(cache.dir().join("using")).unwrap().count(), 0);
+}
+
+#[test]
+fn collection_waits_for_what_is_being_stored() {
+    let (_folder, cache) = cache();
+    let other = Cache::open(cache.dir()).unwrap();
+    let using = other.using().unwrap();
+    let stored = with_output(&other, record(1, 0.5), b"its record is still to come");
+    let collector = {
+        let cache = cache.clone();
+        std::thread::spawn(move || cache.gc(&BTreeSet::new(), false).unwrap())
+    };
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(!collector.is_finished() && cache.stat().unwrap().blobs == 1);
+    other.append(&stored).unwrap();
+    using.keep(&stored.digest).unwrap();
+    drop(using);
+    let freed = collector.join().unwrap();
+    assert_eq!((freed.blobs, freed.keys, freed.in_use), (0, 0, 1));
+    assert_eq!(cache.record(&stored.digest).unwrap(), Some(stored));
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! The command line. Subcommands that only look are a file each in `cli/`, arguments and all.
 
+pub mod cache;
 pub mod compare;
+pub mod completions;
+pub mod export;
 pub mod history;
 pub mod plan;
 pub mod show;
@@ -11,12 +14,13 @@ pub mod why;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
+use clap_complete::ArgValueCompleter;
 use serde::Serialize;
 use std::path::PathBuf;
 
 /// A reproducible experiment harness for self-supervised vision research.
 #[derive(Parser, Debug)]
-#[command(name = "harness", version, about, propagate_version = true)]
+#[command(name = "harness", version, propagate_version = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -64,7 +68,16 @@ pub enum Command {
     },
     /// Look after the cache
     #[command(subcommand)]
-    Cache(CacheCommand),
+    Cache(cache::CacheCommand),
+    /// Write a run with its results as one archive, or its numbers as a table
+    Export(export::Export),
+    /// Take in an archive that `export` wrote, checking every byte
+    Import(export::Import),
+    /// Print what makes a shell complete commands, steps and runs
+    Completions(completions::Completions),
+    /// Write manual pages
+    #[command(hide = true)]
+    Man(completions::Man),
 }
 
 /// `harness run`
@@ -73,6 +86,7 @@ pub struct Run {
     /// The .exp file
     pub file: PathBuf,
     /// Families or labels of steps to compute, with what they need; all when none is named
+    #[arg(add = ArgValueCompleter::new(completions::steps))]
     pub targets: Vec<String>,
     /// Give a param another value: `-p epochs=5`
     #[arg(short, value_name = "NAME=VALUE", value_parser = param)]
@@ -129,29 +143,6 @@ pub struct Fmt {
     /// Change nothing; exit status 1 if a file is not laid out
     #[arg(long)]
     pub check: bool,
-}
-
-/// `harness cache`
-#[derive(Subcommand, Debug)]
-pub enum CacheCommand {
-    /// How much it holds
-    Stat {
-        /// Cache folder
-        #[arg(long, value_name = "DIR")]
-        cache: Option<PathBuf>,
-    },
-    /// Hash everything again and report what is damaged or missing
-    Verify {
-        /// Cache folder
-        #[arg(long, value_name = "DIR")]
-        cache: Option<PathBuf>,
-    },
-    /// Build the index anew from the records
-    Rebuild {
-        /// Cache folder
-        #[arg(long, value_name = "DIR")]
-        cache: Option<PathBuf>,
-    },
 }
 
 pub(crate) fn param(text: &str) -> Result<(String, String), String> {

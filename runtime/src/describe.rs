@@ -1,11 +1,7 @@
-//! Subcommands that only tell: codes, kinds, the cache.
+//! Subcommands that only tell: codes, kinds.
 
-use crate::cli::CacheCommand;
-use crate::config::{Config, Flags};
 use anyhow::{Result, bail};
-use harness_cache::Cache;
 use harness_dsl::{Field, Type};
-use std::path::Path;
 use std::process::ExitCode;
 
 /// `harness explain CODE`
@@ -110,21 +106,4 @@ fn name(ty: &Type) -> String {
         Type::Optional(ty) => format!("{} or none", name(ty)),
         Type::Any => "anything".into(),
     }
-}
-
-/// `harness cache …`
-pub fn cache(command: &CacheCommand) -> Result<ExitCode> {
-    let (CacheCommand::Stat { cache } | CacheCommand::Verify { cache } | CacheCommand::Rebuild { cache }) = command;
-    let config = Config::find(Path::new("."), &Flags { cache: cache.clone(), ..Flags::default() })?;
-    let store = Cache::open(&config.cache)?;
-    match command {
-        CacheCommand::Stat { .. } => println!("{}\n{:#?}", config.cache.display(), store.stat()?),
-        CacheCommand::Rebuild { .. } => println!("{}\n{:#?}", config.cache.display(), store.rebuild_index()?),
-        CacheCommand::Verify { .. } => {
-            let report = store.verify_all()?;
-            println!("{}\n{report:#?}", config.cache.display());
-            return Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
-        }
-    }
-    Ok(ExitCode::SUCCESS)
 }

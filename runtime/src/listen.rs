@@ -80,6 +80,58 @@ pub struct Screen {
 
 /// Names of a list that are shown.
 const NAMED: usize = 4;
+/// Columns of a terminal that says nothing of its width.
+const COLUMNS: usize = 80;
+/// Columns from which a step's line has room for its rate.
+const WIDE: usize = 110;
+/// Columns of a step's name beside its bar.
+const NAME: usize = 34;
+
+/// Columns of the terminal at standard error, if it is one.
+fn columns() -> Option<usize> {
+    terminal_size::terminal_size_of(std::io::stderr()).map(|(width, _)| usize::from(width.0))
+}
+
+/// A name in so many columns: its beginning and its end, which tell members of a family apart.
+fn fit(name: &str, columns: usize) -> String {
+    let letters: Vec<char> = name.chars().collect();
+    if letters.len() <= columns {
+        return name.into();
+    }
+    let head = (columns - 1) / 3;
+    let tail = columns - 1 - head;
+    letters[..head].iter().chain(&['…']).chain(&letters[letters.len() - tail..]).collect()
+}
+
+/// Breaks the lines of a text between words where they are longer than the terminal is wide; what goes on is
+/// indented. Colour codes take no room.
+fn wrap(text: &str, columns: usize) -> String {
+    const INDENT: &str = "          ";
+    let width = |word: &str| {
+        let mut inside = false;
+        let seen = |c: &char| {
+            let shown = !inside && *c != '\x1b';
+            inside = *c == '\x1b' || inside && *c != 'm';
+            shown
+        };
+        word.chars().filter(seen).count()
+    };
+    let mut lines = Vec::new();
+    for line in text.lines() {
+        let (mut current, mut used) = (String::new(), 0);
+        for word in line.split_inclusive(' ') {
+            let bare = width(word.trim_end());
+            if used + bare > columns && used > INDENT.len() {
+                lines.push(current.trim_end().to_string());
+                (current, used) = (INDENT.into(), INDENT.len());
+            }
+            current.push_str(word);
+            used += width(word);
+        }
+        lines.push(current);
+    }
+    lines.join("\n")
+}
 
 impl Screen {
     /// For standard error; `bars` and `colour` only where it is a terminal.
@@ -96,6 +148,7 @@ impl Screen {
 
     fn say(&self, line: &str) {
         // A terminal that is gone is no reason to stop: the events are kept.
+        let line = columns().map_or_else(|| line.to_string(), |columns| wrap(line, columns));
         self.bars.suspend(|| {
             let _ = writeln!(std::io::stderr(), "{line}");
         });
@@ -132,8 +185,8 @@ impl Listener for Screen {
             }
             Event::StepStarted { step, label, .. } => {
                 let bar = self.bars.add(ProgressBar::new_spinner());
-                bar.set_style(style("  {spinner} {prefix:40!}  {wide_msg}"));
-                bar.set_prefix(label.clone());
+                bar.set_style(style(&format!("  {{spinner}} {{prefix:{NAME}!}}  {{elapsed}} {{wide_msg}}")));
+                bar.set_prefix(fit(label, NAME));
                 bar.enable_steady_tick(Duration::from_millis(250));
                 self.running.insert(*step, bar);
             }
@@ -141,14 +194,16 @@ impl Listener for Screen {
                 if let Some(bar) = self.running.get(step) {
                     if bar.length() != Some(*total) {
                         bar.set_length(*total);
+                        let rate = if columns().unwrap_or(COLUMNS) < WIDE { "" } else { "{per_sec}  " };
                         let template = format!(
-                            "  {{prefix:30!}} {{bar:12}} {{percent:>3}}% {{per_sec}} {unit} {{eta}} left {{wide_msg}}"
+                            "  {{prefix:{NAME}!}} {{bar:10}} {{percent:>3}}%  {{eta}} left  {rate}{{wide_msg}}"
                         );
+                        let unit = unit.clone();
                         // The rate counts from the first progress, not from the start of the process.
                         bar.set_style(style(&template).with_key(
                             "per_sec",
-                            |state: &indicatif::ProgressState, w: &mut dyn std::fmt::Write| {
-                                let _ = write!(w, "{:.0}/s", state.per_sec());
+                            move |state: &indicatif::ProgressState, w: &mut dyn std::fmt::Write| {
+                                let _ = write!(w, "{:.0} {unit}/s", state.per_sec());
                             },
                         ));
                     }
@@ -270,6 +325,19 @@ pub fn short(value: f64, percent: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_and_lines_fit_the_terminal() {
+        assert_eq!(fit("moco[seed=1]", 34), "moco[seed=1]");
+        let long = fit("nearest[seed=3, dataset=scenes, method=recalibrated]", NAME);
+        assert_eq!((long.as_str(), long.chars().count()), ("nearest[see…, method=recalibrated]", NAME));
+        assert_eq!(wrap("one two three", 20), "one two three");
+        assert_eq!(
+            wrap("  failed  a: what it said there", 18),
+            "  failed  a: what\n          it said\n          there"
+        );
+        assert_eq!(wrap("\x1b[1;31mred\x1b[0m and more", 12), "\x1b[1;31mred\x1b[0m and more");
+    }
 
     #[test]
     fn a_line_shows_what_its_step_is_for() {

@@ -36,6 +36,7 @@ fn main() -> ExitCode {
     // A reader that closes the pipe (`| head`) ends this process quietly, as it ends others.
     // SAFETY: setting a signal's disposition before any thread exists.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    cli::completions::answer();
     let cli = cli::Cli::parse();
     let result = match cli.command {
         cli::Command::Run(arguments) => start::run(&arguments),
@@ -53,7 +54,11 @@ fn main() -> ExitCode {
         cli::Command::Fmt(arguments) => fmt::fmt(&arguments),
         cli::Command::Explain { code } => describe::explain(&code),
         cli::Command::Describe { kind } => describe::kind(kind.as_deref()),
-        cli::Command::Cache(command) => describe::cache(&command),
+        cli::Command::Cache(command) => cli::cache::cache(&command),
+        cli::Command::Export(arguments) => cli::export::export(&arguments),
+        cli::Command::Import(arguments) => cli::export::import(&arguments),
+        cli::Command::Completions(arguments) => cli::completions::completions(&arguments),
+        cli::Command::Man(arguments) => cli::completions::man(&arguments),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -363,6 +363,8 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
         let request = self.request;
         let spec = &request.program.steps[step];
         let info = steps::kind(&spec.kind);
+        // Until what is found or will be computed is noted, nobody may collect it.
+        let using = request.cache.using()?;
         if let Some(info) = info.filter(|info| datasets::is_external(info.name)) {
             let start = Instant::now();
             let params = crate::text::fields(spec, request.catalog);
@@ -372,6 +374,7 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
             match described {
                 Ok((mut finished, warnings)) => {
                     let digest = finished.record.digest;
+                    using.keep(&digest)?;
                     self.states[step].key = Some(digest);
                     self.states[step].action = Some(finished.record.key.clone());
                     self.states[step].warnings = warnings;
@@ -406,6 +409,7 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
                     return Ok(());
                 }
             };
+        using.keep(&action.digest)?;
         self.states[step].key = Some(action.digest);
         self.states[step].action = Some(action.key.clone());
         if datasets::is_derived(action.info.name) {
@@ -640,6 +644,7 @@ impl Slot<'_> {
             slot: format!("{}#{}", self.device, self.number),
         });
         if action.info.name == "scenes" {
+            let _using = cache.using().map_err(|error| say(&error))?;
             let (mut finished, warnings) = datasets::scenes(action.key.clone(), &action.params, cache)
                 .map_err(|error| say(&format!("{error:#}")))?;
             stamp(&mut finished.record, start.elapsed().as_secs_f64());
@@ -745,6 +750,7 @@ impl Slot<'_> {
         reasons: &[String],
     ) -> Result<Finished> {
         let cache = self.request.results.unwrap_or(self.request.cache);
+        let _using = cache.using()?;
         let mut record = Record::new(task.action.key.clone());
         for (name, produced) in outcome.outputs {
             anyhow::ensure!(

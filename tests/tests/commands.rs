@@ -60,7 +60,10 @@ fn content(folder: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
 #[test]
 fn a_plan_names_the_field_the_file_and_the_step_that_make_each_step_run() {
     let test = project();
-    prints(test.harness(&["plan", "a.exp"]).code(0), &["no earlier run has a result of this name", "3 to compute"]);
+    prints(
+        test.harness(&["plan", "a.exp"]).code(0),
+        &["no run of this file is recorded", "second (2 steps)", "3 to compute"],
+    );
     test.harness(&["run", "a.exp"]).code(0);
     prints(test.harness(&["plan", "a.exp"]).code(0), &["0 to compute, 4 known", "nothing would be computed"]);
     let ran = prints(test.harness(&["plan", "a.exp", "-p", "word=b"]).code(0), &["env.WORD: \"a\" -> \"b\""]);
@@ -227,6 +230,9 @@ fn a_run_that_goes_on_is_seen_and_followed() {
     let test = held();
     let mut run = test.start(&["run", "a.exp", "-j", "1"]);
     wait_until("the step", || test.path().join("began").exists());
+    // The first step counts once it is on disk, which the second one does not wait for.
+    let status = || test.harness(&["status"]).code(0).stdout;
+    wait_until("the end of the first step", || status().contains("1 of 2 steps done"));
     let ran = prints(test.harness(&["status"]).code(0), &["a.exp", "running for", "1 of 2 steps done", "held"]);
     prints(ran, &[&format!("process {}", run.id())]);
     let status = json(&test.harness(&["status", "--json"]).code(0));

@@ -4,13 +4,14 @@
 //! (`replicate`), the mean, the standard deviation (n - 1) and n stand for them. Members with equal keys are one
 //! measurement and count once.
 
-use crate::cli::{aligned, print_json};
+use crate::cli::{aligned, completions, print_json};
 use crate::compare::{Change, changes, outside};
 use crate::listen::short;
 use crate::runs::{Run, Told};
 use crate::{project, runs};
 use anyhow::Result;
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 use harness_cache::Digest;
 use harness_dsl::{Program, Step, Summary, summarise};
 use harness_protocol::steps;
@@ -23,10 +24,10 @@ use std::process::ExitCode;
 #[derive(Args, Debug)]
 pub struct Compare {
     /// A run: its id or a beginning of it, `latest`, `latest~1`, an .exp file (its newest run), `FILE~1`
-    #[arg(value_name = "RUN")]
+    #[arg(value_name = "RUN", add = ArgValueCompleter::new(completions::runs))]
     pub before: String,
     /// Another one
-    #[arg(value_name = "RUN")]
+    #[arg(value_name = "RUN", add = ArgValueCompleter::new(completions::runs))]
     pub after: String,
     /// Numbers that are equal too
     #[arg(long)]

@@ -4,13 +4,14 @@
 //! such a field), else the median of executed steps of the same kind. Steps of which nothing is recorded are counted
 //! and named as such; no time is made up for them.
 
-use crate::cli::{Place, count, print_json};
+use crate::cli::{Place, completions, count, print_json};
 use crate::listen::seconds;
 use crate::project::Project;
 use crate::why::{Cause, Explained, Standing, explain, told};
 use crate::{devices, events, runs, text};
 use anyhow::Result;
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 use harness_dsl::Program;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -28,6 +29,7 @@ pub struct Plan {
     /// The .exp file
     pub file: PathBuf,
     /// Families or labels of steps, with what they need; all when none is named
+    #[arg(add = ArgValueCompleter::new(completions::steps))]
     pub targets: Vec<String>,
     #[command(flatten)]
     pub place: Place,
@@ -212,25 +214,43 @@ fn estimate(
     estimate
 }
 
+/// The reasons of a step that say something, in words. Where something else decides already, what it waits for tells
+/// nothing new.
+fn reasons(one: &Explained, many: bool) -> Vec<String> {
+    let waits = |cause: &Cause| matches!(cause, Cause::Waits { .. });
+    let others = one.causes.iter().any(|cause| !waits(cause));
+    let mut said: Vec<String> = Vec::new();
+    for line in one.causes.iter().filter(|cause| !(others && waits(cause))).map(|cause| told(cause, many)) {
+        if !said.contains(&line) {
+            said.push(line);
+        }
+    }
+    said
+}
+
 /// One block for each family whose members run for the same reasons.
 fn show(steps: &[Planned<'_>], all: bool) {
+    let shown = |step: &&Planned<'_>| all || step.explained.standing != Standing::Known;
+    let new = |step: &Planned<'_>| step.explained.causes.contains(&Cause::New);
+    let mut computed = steps.iter().filter(|step| step.explained.standing != Standing::Known).peekable();
+    let first = computed.peek().is_some() && computed.all(new);
+    if first {
+        println!("no run of this file is recorded with this cache");
+    }
     let mut blocks: Vec<(String, Vec<&Planned<'_>>)> = Vec::new();
-    for step in steps {
+    for step in steps.iter().filter(shown) {
         let one = step.explained;
-        if one.standing == Standing::Known && !all {
-            continue;
-        }
-        let reasons: Vec<String> = one.causes.iter().map(|cause| told(cause, true)).collect();
-        let key =
-            if all { one.label.clone() } else { format!("{}\0{:?}\0{}", one.family, one.standing, reasons.join("\0")) };
+        let key = match all {
+            true => one.label.clone(),
+            false => format!("{}\0{:?}\0{}", one.family, one.standing, reasons(one, true).join("\0")),
+        };
         match blocks.iter_mut().find(|(known, _)| *known == key) {
             Some((_, members)) => members.push(step),
             None => blocks.push((key, vec![step])),
         }
     }
     for (_, members) in blocks {
-        let Some(first) = members.first() else { continue };
-        let one = first.explained;
+        let Some(one) = members.first().map(|step| step.explained) else { continue };
         let (name, many) = match members.len() {
             1 => (one.label.clone(), false),
             n => (format!("{} ({n} steps)", one.family), true),
@@ -248,17 +268,7 @@ fn show(steps: &[Planned<'_>], all: bool) {
             _ => format!(", about {} each", seconds(times.iter().sum::<f64>() / times.len() as f64)),
         };
         println!("{word:>7}  {name}  {}{time}", one.kind);
-        let waits = one.causes.iter().filter(|cause| matches!(cause, Cause::Waits { .. })).count();
-        let others = one.causes.len() - waits;
-        let mut said: Vec<String> = Vec::new();
-        for cause in &one.causes {
-            let line = told(cause, many);
-            // Where something else decides already, what it waits for tells nothing new.
-            let idle = matches!(cause, Cause::Waits { .. }) && others > 0;
-            if !said.contains(&line) && !idle {
-                said.push(line);
-            }
-        }
+        let said = if first { Vec::new() } else { reasons(one, many) };
         let more = if all { 0 } else { said.len().saturating_sub(REASONS) };
         said.iter().take(said.len() - more).for_each(|line| println!("         {line}"));
         if more > 0 {

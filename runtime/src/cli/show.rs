@@ -1,12 +1,13 @@
 //! `harness show` and `harness log`: what is known of one step.
 
-use crate::cli::{Place, aligned, bytes, print_json, when};
+use crate::cli::{Place, aligned, bytes, completions, print_json, when};
 use crate::listen::{seconds, short as number};
 use crate::project::Project;
 use crate::run::State;
 use crate::{runs, text, why};
 use anyhow::{Result, bail};
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 use harness_cache::{Digest, Record};
 use harness_dsl::Step;
 use harness_protocol::{KindInfo, steps};
@@ -26,6 +27,7 @@ pub struct Show {
     #[arg(value_name = "FILE|STAGE")]
     pub file: PathBuf,
     /// A family or the label of a step: `'nearest[seed=1, method=moco]'`
+    #[arg(add = ArgValueCompleter::new(completions::steps))]
     pub step: String,
     #[command(flatten)]
     pub place: Place,
@@ -40,6 +42,7 @@ pub struct Log {
     /// The .exp file
     pub file: PathBuf,
     /// A family or the label of a step
+    #[arg(add = ArgValueCompleter::new(completions::steps))]
     pub step: String,
     #[command(flatten)]
     pub place: Place,

@@ -4,7 +4,7 @@
 //! Bytes are promised on the CPU, with the same number of threads and the same libtorch; so the recorded provenance is
 //! put beside that of the present machine, and a difference says whether it breaks a promise.
 
-use crate::cli::{Place, print_json, when};
+use crate::cli::{Place, completions, print_json, when};
 use crate::events::{Event, Status};
 use crate::listen::{Listener as _, Screen, seconds, short as number};
 use crate::project::Project;
@@ -12,6 +12,7 @@ use crate::run::Request;
 use crate::{datasets, devices, run as engine, start, text, why, worker};
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 use harness_cache::{Cache, Record};
 use harness_dsl::Step;
 use harness_protocol::{Executor, steps};
@@ -34,6 +35,7 @@ pub struct Verify {
     /// The .exp file
     pub file: PathBuf,
     /// A family or the label of a step: `'nearest[seed=1, method=moco]'`
+    #[arg(add = ArgValueCompleter::new(completions::steps))]
     pub step: String,
     /// Compare numbers instead of bytes: shares may differ by X, others by X times the larger one
     #[arg(long, value_name = "X", value_parser = tolerance)]

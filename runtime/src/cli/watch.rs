@@ -1,11 +1,13 @@
 //! `harness watch` and `harness replay`: a recorded run through the listeners that show a run as it goes on.
 
+use crate::cli::completions;
 use crate::events::Event;
 use crate::listen::{Lines, Listener, Screen};
 use crate::start::colour;
 use crate::{project, runs};
 use anyhow::{Result, bail};
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, IsTerminal as _};
 use std::path::{Path, PathBuf};
@@ -19,7 +21,7 @@ const PAUSE: Duration = Duration::from_millis(40);
 #[derive(Args, Debug)]
 pub struct Watch {
     /// A run, or an .exp file for its newest one; without, the newest run that goes on
-    #[arg(value_name = "RUN|FILE")]
+    #[arg(value_name = "RUN|FILE", add = ArgValueCompleter::new(completions::runs))]
     pub run: Option<String>,
     /// Cache folder
     #[arg(long, value_name = "DIR")]
@@ -33,7 +35,7 @@ pub struct Watch {
 #[derive(Args, Debug)]
 pub struct Replay {
     /// A run, or an .exp file for its newest one
-    #[arg(value_name = "RUN|FILE")]
+    #[arg(value_name = "RUN|FILE", add = ArgValueCompleter::new(completions::runs))]
     pub run: String,
     /// Cache folder
     #[arg(long, value_name = "DIR")]

@@ -1,12 +1,13 @@
 //! `harness why`: what makes a step's key differ from that of the newest earlier result of the same name.
 
-use crate::cli::{Place, print_json, when};
+use crate::cli::{Place, completions, print_json, when};
 use crate::listen::seconds;
 use crate::project::Project;
 use crate::text;
 use crate::why::{Explained, Standing, explain, short, told};
 use anyhow::Result;
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -16,6 +17,7 @@ pub struct Why {
     /// The .exp file
     pub file: PathBuf,
     /// A family or the label of a step: `'nearest[seed=1, method=moco]'`
+    #[arg(add = ArgValueCompleter::new(completions::steps))]
     pub step: String,
     #[command(flatten)]
     pub place: Place,
