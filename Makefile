@@ -5,7 +5,7 @@ export PATH := $(PATH):$(CURDIR)/.tools/cmake/cmake/data/bin
 CARGO ?= cargo
 HARNESS := target/release/harness
 
-.PHONY: quickstart test build setup bench bench-classify bench-engine bench-views soak fmt clean
+.PHONY: quickstart test build setup bench bench-classify bench-engine bench-video bench-views soak fmt clean
 
 quickstart: build        ## run experiments/quickstart.exp and say where its summary is
 	$(HARNESS) run experiments/quickstart.exp
@@ -24,6 +24,7 @@ setup:                   ## what the build needs: libtorch, cmake, nasm
 
 bench: build             ## speed, as ratios measured alternately in one run
 	$(MAKE) bench-views
+	$(MAKE) bench-video
 	$(MAKE) bench-classify
 	python3 tests/bench/engine.py $(BENCH)
 
@@ -46,3 +47,8 @@ fmt:
 
 clean:
 	rm -rf target .libtorch .tools
+
+bench-video: build       ## video: propagation, J and F against the published definitions in Python
+	$(CARGO) build --release --locked -p harness-worker --example propagate_speed --example score_speed
+	tests/bench/python tests/bench/propagate.py
+	tests/bench/python tests/bench/davis_score.py

@@ -19,6 +19,7 @@ pub mod image_folder;
 mod layout;
 mod lists;
 pub mod mask;
+pub mod mask_folder;
 pub mod masked;
 pub mod reader;
 
@@ -36,6 +37,7 @@ pub use error::Error;
 pub use hash::{FileHasher, ParallelHasher};
 pub use image_folder::image_folder;
 pub use mask::{IndexMask, check_mask, decode_mask};
+pub use mask_folder::mask_folder;
 pub use masked::{cityscapes, nyud, voc_segmentation};
 pub use reader::Reader;
 
@@ -53,6 +55,7 @@ const BUILDERS: &[(&str, Builder)] = &[
     ("cityscapes", |params, location, hasher| cityscapes(&decode(params)?, location, hasher)),
     ("davis", |params, location, hasher| davis(&decode(params)?, location, hasher)),
     ("image_folder", |params, location, hasher| image_folder(&decode(params)?, location, hasher)),
+    ("mask_folder", |params, location, hasher| mask_folder(&decode(params)?, location, hasher)),
     ("nyud", |params, location, hasher| nyud(&decode(params)?, location, hasher)),
     ("segmentation_pairs", |params, location, hasher| segmentation_pairs(&decode(params)?, location, hasher)),
     ("voc_classification", |params, location, hasher| voc_classification(&decode(params)?, location, hasher)),

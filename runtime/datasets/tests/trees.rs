@@ -5,10 +5,11 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use harness_datasets::{
-    Built, Error, ParallelHasher, Reader, Tree, davis, image_folder, locate, mask::colour, segmentation_pairs,
+    Built, Error, ParallelHasher, Reader, Tree, davis, image_folder, locate, mask::colour, mask_folder,
+    segmentation_pairs,
 };
-use harness_protocol::manifest::{Annotation, FileEntry, ImageManifest, VideoManifest};
-use harness_protocol::steps::{Davis, ImageFolder, SegmentationPairs};
+use harness_protocol::manifest::{Annotation, FileEntry, ImageManifest, MaskManifest, VideoManifest};
+use harness_protocol::steps::{Davis, ImageFolder, MaskFolder, SegmentationPairs};
 use harness_protocol::{Location, LocationForm};
 use serde_json::json;
 use tempfile::TempDir;
@@ -499,4 +500,32 @@ fn real_davis_videos() {
         assert_eq!(read("2017").unwrap().metrics["sequences"], 2.0);
         assert!(message(read("2016")).contains("annotation of DAVIS 2017"));
     }
+}
+
+#[test]
+fn predicted_masks_are_listed_wherever_they_lie() {
+    let params: MaskFolder = serde_json::from_value(json!({ "path": { "path": "x" } })).unwrap();
+    let mask = png_of(&[0, 1], 4, 2, true);
+    let files = vec![
+        file("result/bear/00001.png", &mask),
+        file("result/bear/00000.PNG", &mask),
+        file("result/tennis/00000.png", &mask),
+        file("result/global_results.csv", b"J,F"),
+        file("overview.png", &mask),
+    ];
+    let dir = TempDir::new().unwrap();
+    let built: Vec<Built> = all_forms(dir.path(), &files)
+        .iter()
+        .map(|location| mask_folder(&params, location, &ParallelHasher).unwrap())
+        .collect();
+    assert!(built.iter().all(|b| b.outputs == built[0].outputs));
+    assert_eq!(built[0].metrics["files"], 3.0);
+    let manifest: MaskManifest = serde_json::from_slice(built[0].output("masks").unwrap()).unwrap();
+    let paths: Vec<&str> = manifest.files.iter().map(|file| file.path.as_str()).collect();
+    assert_eq!(paths, ["result/bear/00000.PNG", "result/bear/00001.png", "result/tennis/00000.png"]);
+
+    let dir = TempDir::new().unwrap();
+    let location = folder(dir.path(), &vec![file("00000.png", &mask), file("notes/a.txt", b"x")]);
+    let text = message(mask_folder(&params, &location, &ParallelHasher));
+    assert!(text.contains("`<sequence>/<frame>.png`") && text.contains("00000.png"), "{text}");
 }

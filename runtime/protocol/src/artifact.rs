@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 ///
 /// `images` is a manifest without labels or masks, `labelled_images` has labels, `masked_images` has masks,
 /// `annotated_images` has both, `multilabel_images` has one answer for each class, `depth_images` has masks and depth
-/// maps; `file` is anything opaque.
+/// maps; `predictions` is a tar of masks of videos, `<sequence>/<frame>.png`, `mask_files` a manifest of such; `file` is
+/// anything opaque.
 pub const KINDS: &[&str] = &[
     "images",
     "labelled_images",
@@ -15,6 +16,8 @@ pub const KINDS: &[&str] = &[
     "multilabel_images",
     "depth_images",
     "videos",
+    "mask_files",
+    "predictions",
     "encoder",
     "features",
     "metrics",

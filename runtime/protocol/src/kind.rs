@@ -105,6 +105,9 @@ pub trait StepKind: Serialize + DeserializeOwned + JsonSchema {
     /// Whether outputs and metrics are declared by the step's own fields (`command`).
     const DYNAMIC: bool = false;
 
+    /// Fills in defaults that depend on other fields, so that keys hold what was used.
+    fn settle(&mut self) {}
+
     /// What types and ranges cannot say: relations between fields.
     fn problems(&self) -> Vec<Problem> {
         Vec::new()
@@ -144,7 +147,8 @@ pub fn schema_of<T: JsonSchema>() -> Value {
 
 /// Decodes, resolves defaults, checks.
 pub fn resolve<T: StepKind>(params: Value) -> Result<Value, Vec<Problem>> {
-    let decoded: T = serde_json::from_value(params).map_err(|error| vec![Problem::new("", error.to_string())])?;
+    let mut decoded: T = serde_json::from_value(params).map_err(|error| vec![Problem::new("", error.to_string())])?;
+    decoded.settle();
     let problems = decoded.problems();
     if problems.is_empty() {
         serde_json::to_value(&decoded).map_err(|e| vec![Problem::new("", e.to_string())])

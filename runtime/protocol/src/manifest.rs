@@ -103,3 +103,13 @@ pub struct Sequence {
     /// Masks of the frames, in the same order.
     pub masks: Vec<FileEntry>,
 }
+
+/// Masks of videos that a program of the user's predicted: files `…/<sequence>/<frame>.png`, sorted by path.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MaskManifest {
+    /// [`MANIFEST_FORMAT`].
+    pub format: u32,
+    /// The files.
+    pub files: Vec<FileEntry>,
+}

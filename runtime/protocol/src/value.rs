@@ -76,6 +76,11 @@ input!(
     ["videos"]
 );
 input!(
+    /// Predicted masks of videos, `<sequence>/<frame>.png`.
+    PredictionsInput,
+    ["predictions", "mask_files", "folder", "archive"]
+);
+input!(
     /// An encoder: weights and what is needed to rebuild it.
     EncoderInput,
     ["encoder"]

@@ -274,6 +274,10 @@ pub fn decode_index(bytes: &[u8]) -> Result<IndexMask, DecodeError> {
     let low = ((1u16 << bits) - 1) as u8;
     let mut data = Vec::with_capacity(width * height);
     for row in raw.chunks_exact(frame.line_size).take(height) {
+        if bits == 8 {
+            data.extend_from_slice(&row[..width]);
+            continue;
+        }
         // Several pixels a byte, the leftmost in the high bits.
         data.extend((0..width).map(|x| row[x * bits / 8] >> (8 - bits - x * bits % 8) & low));
     }

@@ -13,7 +13,7 @@ use crate::value::{AnyInput, FileInput, Seconds};
 #[serde(deny_unknown_fields)]
 pub struct Declared {
     /// Artifact kind: `encoder`, `file`, `folder`, `pictures`, `metrics`…
-    #[schemars(extend("x-choices" = ["encoder", "features", "pictures", "archive", "folder", "file", "metrics", "labelled_images", "masked_images", "annotated_images", "images", "videos"]))]
+    #[schemars(extend("x-choices" = ["encoder", "features", "pictures", "archive", "folder", "file", "metrics", "labelled_images", "masked_images", "annotated_images", "images", "videos", "predictions"]))]
     pub kind: String,
     /// Where the program writes it, relative to its directory.
     pub path: String,

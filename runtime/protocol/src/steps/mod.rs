@@ -14,11 +14,13 @@ pub mod knn;
 pub mod linear_probe;
 pub mod linear_svm;
 pub mod long_tail;
+pub mod mask_folder;
 pub mod mask_labels;
 pub mod nyud;
 pub mod pretrain;
 pub mod propagate;
 pub mod scenes;
+pub mod score_video;
 pub mod segment;
 pub mod segmentation_pairs;
 pub mod subset;
@@ -39,11 +41,13 @@ pub use knn::Knn;
 pub use linear_probe::{AugmentedFeatures, CachedFeatures, LinearProbe, ProbeFeatures, ProbeProfile};
 pub use linear_svm::{Absent, LinearSvm, LowShot, SvmProfile};
 pub use long_tail::LongTail;
+pub use mask_folder::MaskFolder;
 pub use mask_labels::MaskLabels;
 pub use nyud::Nyud;
 pub use pretrain::{BatchNorm, Checkpoints, Contrast, KnnMonitor, Moco, Monitor, Pretrain, Supervised};
-pub use propagate::{Propagate, PropagateLayer};
+pub use propagate::{Propagate, PropagateLayer, PropagateProfile};
 pub use scenes::{Domain, Scenes};
+pub use score_video::{ReadMasks, ScoreVideo};
 pub use segment::{Fcn, Profile, Segment, SegmentAugment, SegmentHead};
 pub use segmentation_pairs::SegmentationPairs;
 pub use subset::{Draw, Subset};
@@ -68,11 +72,13 @@ pub const ALL: &[KindInfo] = &[
     KindInfo::of::<LinearProbe>(),
     KindInfo::of::<LinearSvm>(),
     KindInfo::of::<LongTail>(),
+    KindInfo::of::<MaskFolder>(),
     KindInfo::of::<MaskLabels>(),
     KindInfo::of::<Nyud>(),
     KindInfo::of::<Pretrain>(),
     KindInfo::of::<Propagate>(),
     KindInfo::of::<Scenes>(),
+    KindInfo::of::<ScoreVideo>(),
     KindInfo::of::<Segment>(),
     KindInfo::of::<SegmentationPairs>(),
     KindInfo::of::<Subset>(),

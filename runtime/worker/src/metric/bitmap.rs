@@ -24,7 +24,9 @@ impl Bitmap {
         for (y, row) in pixels.chunks_exact(width.max(1)).enumerate() {
             let words = &mut map.words[y * map.stride..(y + 1) * map.stride];
             for (word, chunk) in words.iter_mut().zip(row.chunks(64)) {
-                *word = chunk.iter().enumerate().fold(0, |bits, (x, &pixel)| bits | (u64::from(inside(pixel)) << x));
+                let mut bytes = [0u8; 64];
+                bytes.iter_mut().zip(chunk).for_each(|(byte, &pixel)| *byte = u8::from(inside(pixel)));
+                *word = bytes.as_chunks().0.iter().rev().fold(0, |bits, eight| bits << 8 | packed(*eight));
             }
         }
         map
@@ -107,35 +109,48 @@ impl Bitmap {
             0 => u64::MAX,
             bits => (1 << bits) - 1,
         };
-        let mut grown = self.row(0).to_vec();
+        // A row with an empty word on either side, so that every word has neighbours.
+        let mut grown = vec![0u64; self.stride + 2];
         let mut next = grown.clone();
         for y in 0..self.height {
-            if self.row(y).iter().all(|&word| word == 0) {
-                continue;
-            }
-            grown.copy_from_slice(self.row(y));
+            let row = self.row(y);
+            let Some(first) = row.iter().position(|&word| word != 0) else { continue };
+            let last = row.iter().rposition(|&word| word != 0).unwrap_or(first);
+            // Only these words can ever hold something of this row.
+            let (from, to) = (first.saturating_sub(radius / 64 + 1), (last + radius / 64 + 2).min(self.stride));
+            grown[from..to + 2].fill(0);
+            grown[first + 1..last + 2].copy_from_slice(&row[first..=last]);
             // `grown` widens by one pixel a turn; each width is laid over the rows that the disk reaches with it.
             for wide in 0..=radius {
                 if wide > 0 {
-                    for i in 0..self.stride {
-                        let from_left = if i > 0 { grown[i - 1] >> 63 } else { 0 };
-                        let from_right = grown.get(i + 1).map_or(0, |word| word << 63);
-                        next[i] = grown[i] | grown[i] << 1 | from_left | grown[i] >> 1 | from_right;
+                    let target = next[from + 1..to + 1].iter_mut();
+                    for (word, near) in target.zip(grown[from..to + 2].windows(3)) {
+                        *word = near[1] | near[1] << 1 | near[0] >> 63 | near[1] >> 1 | near[2] << 63;
                     }
-                    next[self.stride - 1] &= tail;
+                    if to == self.stride {
+                        next[self.stride] &= tail;
+                    }
+                    next[from] = 0;
+                    next[to + 1] = 0;
                     std::mem::swap(&mut grown, &mut next);
                 }
                 for dy in (0..=radius).filter(|&dy| reach[dy] == wide) {
                     for row in [y.checked_sub(dy), Some(y + dy).filter(|&row| row < self.height)].into_iter().flatten()
                     {
-                        let target = &mut out.words[row * self.stride..(row + 1) * self.stride];
-                        target.iter_mut().zip(&grown).for_each(|(word, bits)| *word |= bits);
+                        let target = &mut out.words[row * self.stride + from..row * self.stride + to];
+                        target.iter_mut().zip(&grown[from + 1..to + 1]).for_each(|(word, bits)| *word |= bits);
                     }
                 }
             }
         }
         out
     }
+}
+
+/// Eight bytes that are 0 or 1 as the lowest eight bits, the first byte lowest.
+fn packed(bytes: [u8; 8]) -> u64 {
+    // Byte i times the factor's byte 7 - i (2^i) lands in bit i of the highest byte; no two products share a bit.
+    u64::from_le_bytes(bytes).wrapping_mul(0x0102_0408_1020_4080) >> 56
 }
 
 #[cfg(test)]
@@ -154,8 +169,21 @@ mod tests {
     }
 
     #[test]
+    fn pixels_are_where_they_were() {
+        for (width, height) in [(1, 3), (7, 2), (64, 2), (130, 5)] {
+            let pixels = speckles(width, height, 3);
+            let map = Bitmap::of(&pixels, width, |p| p);
+            let found: Vec<bool> = (0..width * height).map(|i| map.get(i % width, i / width)).collect();
+            assert_eq!(found, pixels);
+            assert_eq!(map.count(), pixels.iter().filter(|&&p| p).count() as u64);
+        }
+    }
+
+    #[test]
     fn dilation_equals_its_definition() {
-        for (width, height, radius) in [(130, 17, 3), (64, 9, 8), (5, 4, 2), (1, 1, 1), (70, 30, 0)] {
+        for (width, height, radius) in
+            [(130, 17, 3), (64, 9, 8), (5, 4, 2), (1, 1, 1), (70, 30, 0), (300, 5, 70), (257, 6, 64)]
+        {
             let pixels = speckles(width, height, 23);
             let grown = Bitmap::of(&pixels, width, |p| p).dilate(radius);
             for y in 0..height {

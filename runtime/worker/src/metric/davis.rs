@@ -16,21 +16,50 @@ pub fn tolerance(width: usize, height: usize) -> usize {
     (0.008 * ((height * height + width * width) as f64).sqrt()).ceil() as usize
 }
 
-/// Boundary accuracy F: harmonic mean of the shares of either boundary that lie within [`tolerance`] of the other. 0..1.
+/// A mask with its boundary and what lies near that: what J and F need of it, however many masks it is compared with.
+#[derive(Clone, Debug)]
+pub struct Outline {
+    map: Bitmap,
+    boundary: Bitmap,
+    /// Pixels of the boundary.
+    length: u64,
+    /// All pixels within the tolerance of the boundary.
+    near: Bitmap,
+}
+
+impl Outline {
+    /// Of a mask, with the tolerance of its size.
+    pub fn of(map: Bitmap) -> Self {
+        let boundary = map.boundary();
+        let length = boundary.count();
+        let near = if length == 0 { boundary.clone() } else { boundary.dilate(tolerance(map.width(), map.height())) };
+        Self { map, boundary, length, near }
+    }
+
+    /// Region similarity J of this mask as a prediction of `truth`: intersection over union, 1 when both are empty.
+    pub fn region(&self, truth: &Self) -> f64 {
+        region(&self.map, &truth.map)
+    }
+
+    /// Boundary accuracy F of this mask as a prediction of `truth`: the harmonic mean of the shares of either boundary
+    /// that lie within [`tolerance`] of the other. 0..1.
+    pub fn contour(&self, truth: &Self) -> f64 {
+        let (precision, recall) = match (self.length, truth.length) {
+            (0, 0) => (1.0, 1.0),
+            (0, _) => (1.0, 0.0),
+            (_, 0) => (0.0, 1.0),
+            _ => (
+                self.boundary.count_and(&truth.near) as f64 / self.length as f64,
+                truth.boundary.count_and(&self.near) as f64 / truth.length as f64,
+            ),
+        };
+        if precision + recall == 0.0 { 0.0 } else { 2.0 * precision * recall / (precision + recall) }
+    }
+}
+
+/// Boundary accuracy F, see [`Outline::contour`].
 pub fn contour(predicted: &Bitmap, truth: &Bitmap) -> f64 {
-    let radius = tolerance(truth.width(), truth.height());
-    let (predicted, truth) = (predicted.boundary(), truth.boundary());
-    let (of_predicted, of_truth) = (predicted.count(), truth.count());
-    let (precision, recall) = match (of_predicted, of_truth) {
-        (0, 0) => (1.0, 1.0),
-        (0, _) => (1.0, 0.0),
-        (_, 0) => (0.0, 1.0),
-        _ => (
-            predicted.count_and(&truth.dilate(radius)) as f64 / of_predicted as f64,
-            truth.count_and(&predicted.dilate(radius)) as f64 / of_truth as f64,
-        ),
-    };
-    if precision + recall == 0.0 { 0.0 } else { 2.0 * precision * recall / (precision + recall) }
+    Outline::of(predicted.clone()).contour(&Outline::of(truth.clone()))
 }
 
 /// What DAVIS reports of a value over the frames of a video.
@@ -44,13 +73,17 @@ pub struct Statistics {
     pub decay: f64,
 }
 
-/// Statistics of values in frame order; none without values.
+/// Statistics of values in frame order; none without values. Values that are not numbers are left out of means, and are
+/// not above one half, as in the evaluation.
 pub fn statistics(values: &[f64]) -> Option<Statistics> {
     let n = values.len();
     if n == 0 {
         return None;
     }
-    let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
+    let mean = |part: &[f64]| {
+        let numbers = part.iter().filter(|value| !value.is_nan());
+        numbers.clone().sum::<f64>() / numbers.count() as f64
+    };
     // The evaluation's round(linspace(1, n, 5) + 1e-10) − 1, but not its 8-bit indices, which wrap at 257 frames.
     let edge = |i: usize| (1.0 + (n - 1) as f64 / 4.0 * i as f64 + 1e-10).round_ties_even() as usize - 1;
     Some(Statistics {
@@ -99,8 +132,8 @@ pub enum DavisError {
     Size {
         /// Video.
         sequence: String,
-        /// Frame, from 0.
-        frame: usize,
+        /// Name or number of the frame.
+        frame: String,
         /// Pixels of this mask.
         pixels: usize,
         /// Pixels of the first frame's annotation.
@@ -117,8 +150,8 @@ pub enum DavisError {
     UnknownObject {
         /// Video.
         sequence: String,
-        /// Frame, from 0.
-        frame: usize,
+        /// Name or number of the frame.
+        frame: String,
         /// The id.
         id: u8,
         /// Highest id of the first frame.
@@ -126,56 +159,119 @@ pub enum DavisError {
     },
 }
 
+/// Scores the frames of one video. Masks are object ids row by row, 0 = background; void must be 0 already.
+#[derive(Debug)]
+pub struct Judge {
+    sequence: String,
+    width: usize,
+    pixels: usize,
+    /// Ids are 1 to this, as the evaluation has it, whether or not the first annotation shows each of them.
+    objects: u8,
+    first: Vec<Outline>,
+}
+
+/// J and F of the objects of one frame, in the order of their ids.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FrameScores {
+    /// Of the prediction.
+    pub predicted: Vec<[f64; 2]>,
+    /// Of the first frame's annotation, as if nothing had moved.
+    pub copied: Vec<[f64; 2]>,
+    /// The highest annotated id that the first frame does not have, if there is one. It is not scored.
+    pub unknown: Option<u8>,
+}
+
+impl Judge {
+    /// For a video of `frames` frames whose first annotation is `first`, `width` pixels a row.
+    ///
+    /// # Errors
+    /// Fewer than 3 frames, or no object in the first one.
+    pub fn new(sequence: &str, width: usize, first: &[u8], frames: usize) -> Result<Self, DavisError> {
+        let sequence = sequence.to_string();
+        if frames < 3 {
+            return Err(DavisError::TooShort { sequence, frames });
+        }
+        let objects = first.iter().copied().max().unwrap_or(0);
+        if objects == 0 {
+            return Err(DavisError::NoObject { sequence });
+        }
+        let first_outlines = outlines(first, width, objects);
+        Ok(Self { sequence, width, pixels: first.len(), objects, first: first_outlines })
+    }
+
+    /// Highest id of the first annotation; ids 1 to this are scored.
+    pub fn objects(&self) -> u8 {
+        self.objects
+    }
+
+    /// Scores one frame. `name` is for messages.
+    ///
+    /// # Errors
+    /// Masks of another size than the first annotation, or a predicted id beyond its objects.
+    pub fn frame(&self, name: &str, predicted: &[u8], truth: &[u8]) -> Result<FrameScores, DavisError> {
+        let names = || (self.sequence.clone(), name.to_string());
+        for mask in [predicted, truth] {
+            if mask.len() != self.pixels {
+                let (sequence, frame) = names();
+                return Err(DavisError::Size { sequence, frame, pixels: mask.len(), expected: self.pixels });
+            }
+        }
+        let highest = |mask: &[u8]| mask.iter().fold(0, |highest: u8, &id| highest.max(id));
+        let id = highest(predicted);
+        if id > self.objects {
+            let (sequence, frame) = names();
+            return Err(DavisError::UnknownObject { sequence, frame, id, objects: self.objects });
+        }
+        let outlines = |mask: &[u8]| outlines(mask, self.width, self.objects);
+        let truth_outlines = outlines(truth);
+        let compare = |masks: &[Outline]| {
+            masks.iter().zip(&truth_outlines).map(|(mask, truth)| [mask.region(truth), mask.contour(truth)]).collect()
+        };
+        Ok(FrameScores {
+            predicted: compare(&outlines(predicted)),
+            copied: compare(&self.first),
+            unknown: Some(highest(truth)).filter(|&id| id > self.objects),
+        })
+    }
+
+    /// Statistics of every object over its frames' [J, F], in frame order; first and last frame must be left out.
+    pub fn objects_of<'a>(&self, frames: impl Iterator<Item = &'a Vec<[f64; 2]>> + Clone) -> Vec<ObjectScores> {
+        (1..=self.objects)
+            .filter_map(|object| {
+                let of = |which: usize| {
+                    let values = frames.clone().map(|scores| scores[usize::from(object) - 1][which]);
+                    statistics(&values.collect::<Vec<f64>>())
+                };
+                Some(ObjectScores { sequence: self.sequence.clone(), object, j: of(0)?, f: of(1)? })
+            })
+            .collect()
+    }
+}
+
+fn outlines(mask: &[u8], width: usize, objects: u8) -> Vec<Outline> {
+    (1..=objects).map(|object| Outline::of(Bitmap::of(mask, width, |id| id == object))).collect()
+}
+
 /// Scores every object of a video: ids 1…max of the first annotation, first and last frame left out.
 ///
-/// Masks are object ids row by row, `width` pixels a row, 0 = background; void must be 0 already.
-///
 /// # Errors
-/// Masks that do not belong together, fewer than 3 frames, no object in the first frame, unknown predicted ids.
+/// As [`Judge`]'s, or not as many predictions as annotations.
 pub fn score(
     sequence: &str,
     width: usize,
     predicted: &[Vec<u8>],
     truth: &[Vec<u8>],
 ) -> Result<Vec<ObjectScores>, DavisError> {
-    let name = || sequence.to_string();
     if predicted.len() != truth.len() {
-        return Err(DavisError::FrameCount { sequence: name(), predicted: predicted.len(), truth: truth.len() });
+        let sequence = sequence.to_string();
+        return Err(DavisError::FrameCount { sequence, predicted: predicted.len(), truth: truth.len() });
     }
-    if truth.len() < 3 {
-        return Err(DavisError::TooShort { sequence: name(), frames: truth.len() });
-    }
-    let expected = truth[0].len();
-    for masks in [predicted, truth] {
-        if let Some((frame, mask)) = masks.iter().enumerate().find(|(_, mask)| mask.len() != expected) {
-            return Err(DavisError::Size { sequence: name(), frame, pixels: mask.len(), expected });
-        }
-    }
-    let objects = truth[0].iter().copied().max().unwrap_or(0);
-    if objects == 0 {
-        return Err(DavisError::NoObject { sequence: name() });
-    }
-    for (frame, mask) in predicted.iter().enumerate() {
-        if let Some(&id) = mask.iter().find(|&&id| id > objects) {
-            return Err(DavisError::UnknownObject { sequence: name(), frame, id, objects });
-        }
-    }
-    let scored = 1..truth.len() - 1;
-    let mut scores = Vec::with_capacity(usize::from(objects));
-    for object in 1..=objects {
-        let (mut j, mut f) = (Vec::new(), Vec::new());
-        for frame in scored.clone() {
-            let map = |mask: &[u8]| Bitmap::of(mask, width, |id| id == object);
-            let (predicted, truth) = (map(&predicted[frame]), map(&truth[frame]));
-            j.push(region(&predicted, &truth));
-            f.push(contour(&predicted, &truth));
-        }
-        // At least one frame is scored, so both have statistics.
-        if let (Some(j), Some(f)) = (statistics(&j), statistics(&f)) {
-            scores.push(ObjectScores { sequence: name(), object, j, f });
-        }
-    }
-    Ok(scores)
+    let first = truth.first().map_or(&[][..], Vec::as_slice);
+    let judge = Judge::new(sequence, width, first, truth.len())?;
+    let frames = (1..truth.len() - 1)
+        .map(|frame| Ok(judge.frame(&frame.to_string(), &predicted[frame], &truth[frame])?.predicted))
+        .collect::<Result<Vec<_>, DavisError>>()?;
+    Ok(judge.objects_of(frames.iter()))
 }
 
 /// Means over the objects of all sequences (not over sequences).
@@ -189,7 +285,7 @@ pub struct Summary {
     pub jf: f64,
 }
 
-/// Means over objects; none without objects.
+/// Means over objects; none without objects. A mean of no numbers is left out of them.
 pub fn summarise(scores: &[ObjectScores]) -> Option<Summary> {
     if scores.is_empty() {
         return None;
@@ -271,6 +367,33 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_number_is_left_out() {
+        let found = statistics(&[1.0, f64::NAN, 0.4, 0.8, f64::NAN]).unwrap();
+        assert!((found.mean - 2.2 / 3.0).abs() < 1e-12);
+        assert_eq!(found.recall, 2.0 / 5.0);
+        assert!((found.decay - (1.0 - 0.8)).abs() < 1e-12);
+    }
+
+    #[test]
+    fn copies_and_unknown_annotations_are_told() {
+        let judge = Judge::new("toy", 2, &[1, 0, 0, 2], 4).unwrap();
+        let scores = judge.frame("00001", &[0, 0, 0, 2], &[0, 5, 0, 2]).unwrap();
+        assert_eq!(scores.predicted, [[1.0, 1.0], [1.0, 1.0]]);
+        assert_eq!(scores.copied[0], [0.0, 0.0]);
+        assert_eq!(scores.copied[1], [1.0, 1.0]);
+        assert_eq!(scores.unknown, Some(5));
+    }
+
+    #[test]
+    fn the_mean_is_over_objects_not_sequences() {
+        let flat = |value: f64| Statistics { mean: value, recall: value, decay: value };
+        let scores: Vec<ObjectScores> = [("a", 1, 1.0), ("b", 1, 0.0), ("b", 2, 0.0), ("b", 3, 0.0)]
+            .map(|(name, object, value)| ObjectScores { sequence: name.into(), object, j: flat(value), f: flat(value) })
+            .to_vec();
+        assert_eq!(summarise(&scores).unwrap().jf, 0.25);
+    }
+
+    #[test]
     fn more_than_256_frames_keep_their_bins() {
         let values: Vec<f64> = (0..300).map(|i| 1.0 - f64::from(i) / 299.0).collect();
         let found = statistics(&values).unwrap().decay;
@@ -297,7 +420,11 @@ mod tests {
         assert!(matches!(error(&truth[..2], &truth[..2]), DavisError::TooShort { frames: 2, .. }));
         assert!(matches!(error(&[vec![1], vec![1], vec![1]], &truth), DavisError::Size { .. }));
         let unknown = vec![vec![1u8, 0, 0, 0], vec![3, 0, 0, 0], vec![1, 0, 0, 0]];
-        assert!(matches!(error(&unknown, &truth), DavisError::UnknownObject { frame: 1, id: 3, objects: 1, .. }));
+        assert!(matches!(error(&unknown, &truth), DavisError::UnknownObject { id: 3, objects: 1, .. }));
+        assert_eq!(
+            error(&unknown, &truth).to_string(),
+            "toy, frame 1: object 3 is predicted, but the first frame's objects end at 1"
+        );
         let nothing = vec![vec![0u8; 4]; 3];
         assert!(matches!(error(&nothing, &nothing), DavisError::NoObject { .. }));
     }

@@ -1,5 +1,6 @@
 //! How each kind of step runs: one file per kind, of the same name as in the protocol.
 
+pub mod animation;
 pub mod embed;
 pub mod encoder;
 pub mod knn;
@@ -8,9 +9,11 @@ pub mod linear_svm;
 pub mod overlay;
 pub mod pretrain;
 pub mod propagate;
+pub mod score_video;
 pub mod segment;
 #[cfg(test)]
 mod tests;
+pub mod video;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -44,6 +47,7 @@ pub const ALL: &[Run] = &[
     run_of::<harness_protocol::steps::LinearSvm>(linear_svm::run),
     run_of::<harness_protocol::steps::Pretrain>(pretrain::run),
     run_of::<harness_protocol::steps::Propagate>(propagate::run),
+    run_of::<harness_protocol::steps::ScoreVideo>(score_video::run),
     run_of::<harness_protocol::steps::Segment>(segment::run),
 ];
 

@@ -16,7 +16,7 @@ const WIDTH: usize = 40;
 const HEIGHT: usize = 32;
 
 /// Two coloured squares that move apart over a grey ground, and their ids.
-fn frame(at: usize) -> (Picture, IndexMask) {
+pub(crate) fn frame(at: usize) -> (Picture, IndexMask) {
     let mut picture = Picture::filled(WIDTH, HEIGHT, [120, 120, 120]);
     let mut mask = IndexMask { width: WIDTH, height: HEIGHT, data: vec![0; WIDTH * HEIGHT] };
     for (id, left, top, colour) in [(1, 4 + 2 * at, 4, [230, 20, 20]), (2, 24 - 2 * at, 18, [20, 20, 230])] {
@@ -31,7 +31,7 @@ fn frame(at: usize) -> (Picture, IndexMask) {
 }
 
 /// Adds a dataset with one video of `count` frames; `edit` may change them.
-fn video(
+pub(crate) fn video(
     bench: &mut Bench,
     name: &str,
     count: usize,
@@ -39,7 +39,9 @@ fn video(
     edit: impl Fn(usize, &mut Picture, &mut IndexMask),
 ) -> Value {
     let folder = bench.path(name);
-    std::fs::create_dir_all(&folder).unwrap();
+    for inside in ["frames", "masks"] {
+        std::fs::create_dir_all(folder.join(inside)).unwrap();
+    }
     let write = |path: String, bytes: Vec<u8>| {
         std::fs::write(folder.join(&path), &bytes).unwrap();
         FileEntry { path, size: bytes.len() as u64, digest: digest(&bytes) }
@@ -48,8 +50,8 @@ fn video(
     for at in 0..count {
         let (mut picture, mut mask) = frame(at);
         edit(at, &mut picture, &mut mask);
-        frames.push(write(format!("{at:02}.frame.png"), encode_png_rgb(&picture).unwrap()));
-        masks.push(write(format!("{at:02}.mask.png"), encode_png_index(&mask, None).unwrap()));
+        frames.push(write(format!("frames/{at:05}.png"), encode_png_rgb(&picture).unwrap()));
+        masks.push(write(format!("masks/{at:05}.png"), encode_png_index(&mask, None).unwrap()));
     }
     let sequences = vec![Sequence { name: "squares".into(), frames, masks }];
     let manifest = VideoManifest { format: MANIFEST_FORMAT, annotation, sequences, archive: None };
@@ -57,12 +59,12 @@ fn video(
     bench.input("videos", &serde_json::to_vec(&manifest).unwrap(), Some(data))
 }
 
-fn network() -> Encoder {
+pub(crate) fn network() -> Encoder {
     let architecture = Architecture::Resnet18(Resnet { stem: Stem::Small, width: 0.125 });
     Encoder::random(architecture, [0.5; 3], [0.25; 3], 1).unwrap()
 }
 
-fn params(encoder: &Value, data: &Value) -> Value {
+pub(crate) fn params(encoder: &Value, data: &Value) -> Value {
     json!({ "encoder": encoder, "data": data, "layer": "layer2", "context": 3, "radius": 6.0, "top_k": 5 })
 }
 
@@ -80,7 +82,9 @@ fn moving_squares_are_followed() {
     let kind = harness_protocol::steps::kind("propagate").unwrap();
     let declared: BTreeSet<&str> = kind.metrics.iter().map(|metric| metric.name).collect();
     assert_eq!(declared, metrics.keys().map(String::as_str).collect());
-    let outputs: BTreeSet<&str> = kind.outputs.iter().map(|output| output.name).collect();
+    // Soft maps only when asked for.
+    let outputs: BTreeSet<&str> =
+        kind.outputs.iter().map(|output| output.name).filter(|&name| name != "soft").collect();
     assert_eq!(outputs, outcome.outputs.keys().map(String::as_str).collect());
 
     let report: Value = serde_json::from_slice(&bench.output(&job, &outcome, "objects")).unwrap();
@@ -101,6 +105,9 @@ fn moving_squares_are_followed() {
         let mask = decode_index(&png).unwrap();
         if paths.is_empty() {
             assert_eq!(mask, frame(0).1);
+            let palette = png.windows(4).position(|bytes| bytes == b"PLTE").expect("a palette");
+            // Black, red, green, yellow: the palette of the data set's own annotations.
+            assert_eq!(png[palette + 4..palette + 16], [0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0]);
         }
         assert!(mask.data.iter().all(|&id| id <= 2));
         paths.push(entry.path().unwrap().to_str().unwrap().to_string());
@@ -173,7 +180,7 @@ fn what_cannot_be_scored_is_named() {
 
     let empty = video(&mut bench, "empty", 3, Annotation::Indexed, |_, _, mask| mask.data.fill(0));
     let message = failed(&bench, &encoder, &empty);
-    assert!(message.contains("`00.mask.png` has no object"), "{message}");
+    assert!(message.contains("`masks/00000.png` has no object"), "{message}");
 
     let cut = |at: usize, picture: &mut Picture, _: &mut IndexMask| {
         if at == 2 {
@@ -182,7 +189,7 @@ fn what_cannot_be_scored_is_named() {
     };
     let cut = video(&mut bench, "cut", 4, Annotation::Indexed, cut);
     let message = failed(&bench, &encoder, &cut);
-    assert!(message.contains("`02.frame.png` is 30x30") && message.contains("40x32"), "{message}");
+    assert!(message.contains("`frames/00002.png` is 30x30") && message.contains("40x32"), "{message}");
 
     let thin = |at: usize, _: &mut Picture, mask: &mut IndexMask| {
         if at == 1 {
@@ -191,5 +198,39 @@ fn what_cannot_be_scored_is_named() {
     };
     let thin = video(&mut bench, "thin", 4, Annotation::Indexed, thin);
     let message = failed(&bench, &encoder, &thin);
-    assert!(message.contains("`01.mask.png` is 4x2") && message.contains("40x32"), "{message}");
+    assert!(message.contains("`masks/00001.png` is 4x2") && message.contains("40x32"), "{message}");
+}
+
+#[test]
+fn soft_maps_and_animations_are_kept() {
+    let mut bench = Bench::new();
+    let (encoder, data) = (bench.encoder(&network()), video(&mut bench, "a", 4, Annotation::Indexed, |_, _, _| ()));
+    let mut params = params(&encoder, &data);
+    params["soft"] = json!(true);
+    let job = bench.job("a", "propagate", params);
+    let outcome = bench.run(&job).outcome();
+    let (tensors, _) = crate::model::store::read(&job.out_dir.join(&outcome.outputs["soft"].file)).unwrap();
+    let maps = &tensors["squares"];
+    assert_eq!(maps.size()[..2], [4, 3]);
+    let sums = maps.sum_dim_intlist([1i64].as_slice(), false, tch::Kind::Float);
+    assert!((sums - 1.0).abs().max().double_value(&[]) < 1e-5);
+    assert_eq!(Vec::<u8>::try_from(&tensors["squares.ids"]).unwrap(), [0, 1, 2]);
+    let animations = bench.output(&job, &outcome, "animations");
+    let mut archive = tar::Archive::new(animations.as_slice());
+    let mut entry = archive.entries().unwrap().next().unwrap().unwrap();
+    assert_eq!(entry.path().unwrap().to_str(), Some("squares.gif"));
+    let mut start = [0; 6];
+    std::io::Read::read_exact(&mut entry, &mut start).unwrap();
+    assert_eq!(&start, b"GIF89a");
+}
+
+#[test]
+fn the_dino_profile_follows_the_squares_too() {
+    let mut bench = Bench::new();
+    let (encoder, data) = (bench.encoder(&network()), video(&mut bench, "a", 5, Annotation::Indexed, |_, _, _| ()));
+    let params =
+        json!({ "encoder": encoder, "data": data, "layer": "layer2", "profile": "dino", "size": 64, "radius": 12.0 });
+    let job = bench.job("a", "propagate", params);
+    let metrics = bench.run(&job).outcome().metrics;
+    assert!(metrics["j"] > metrics["copy_j"] + 0.1, "{metrics:?}");
 }
