@@ -49,7 +49,30 @@ pub struct Related {
     pub label: String,
 }
 
+/// One safe edit that mends a diagnostic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Fix {
+    /// What is replaced.
+    pub span: Span,
+    /// By what.
+    pub text: String,
+}
+
 impl Diagnostic {
+    /// The edit that the diagnostic itself suggests: the nearest name for a misspelt one, a number or a text as it has
+    /// to be written. None where more than that stretch of text, or a thought, is needed.
+    pub fn fix(&self) -> Option<Fix> {
+        let between = |help: &str, before: &str, after: &str| {
+            help.strip_prefix(before).and_then(|rest| rest.strip_suffix(after)).map(str::to_owned)
+        };
+        let text = self.help.iter().find_map(|help| {
+            let nearest = between(help, "did you mean `", "`?");
+            let rewritten = || between(help, "write `", "`").filter(|_| matches!(self.code, "E0001" | "E0004"));
+            nearest.or_else(rewritten)
+        })?;
+        Some(Fix { span: self.span, text })
+    }
+
     /// An error at a place.
     pub fn error(code: &'static str, span: Span, message: impl Into<String>) -> Diagnostic {
         Diagnostic {

@@ -13,6 +13,7 @@ mod codes;
 pub mod diagnostic;
 pub mod evaluate;
 mod format;
+pub mod ide;
 mod lexer;
 mod parser;
 pub mod program;
@@ -24,7 +25,7 @@ mod syntax;
 pub use catalog::{Catalog, Field, Kind, Metric, Output, Type, Variant};
 pub use checker::check;
 pub use codes::{EXPLANATIONS, explain};
-pub use diagnostic::{Diagnostic, Related, Severity};
+pub use diagnostic::{Diagnostic, Fix, Related, Severity};
 pub use evaluate::{Interval, Outcome, Summary, Verdict, evaluate_claim, summarise};
 pub use format::format;
 pub use program::{

@@ -10,6 +10,8 @@ mod measure;
 mod show;
 mod value;
 
+pub(crate) use fit::wanted;
+
 use crate::catalog::{Catalog, Kind};
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::program::{Axis, Program, Step};

@@ -3,6 +3,7 @@
 mod catalog;
 mod checkpoints;
 mod diagnostics;
+mod editor;
 mod families;
 mod grammar;
 mod layout;

@@ -1,0 +1,200 @@
+//! What an editor asks of a text: where a name is declared and used, what stands at a place, what could stand there.
+//!
+//! All of it works on lexemes, so a text that is being typed, and so cannot be read as a program, is served as well.
+
+mod complete;
+mod context;
+mod names;
+mod tokens;
+
+pub use complete::{Completion, CompletionKind, complete};
+pub use names::{Declaration, DeclarationKind, Names};
+pub use tokens::{SemanticToken, TokenKind, semantic_tokens};
+
+use crate::catalog::{Catalog, Field, Kind, Type};
+use crate::checker::wanted;
+use crate::parser::RESERVED;
+use context::{Context, Frame};
+use std::fmt::Write;
+
+/// Whether a word is one of the language, which no name can be.
+pub fn is_reserved(word: &str) -> bool {
+    RESERVED.contains(&word)
+}
+
+/// What stands at a place of one text, as Markdown, and where it begins and ends in bytes.
+pub fn hover(
+    text: &str,
+    offset: usize,
+    names: &Names,
+    source: usize,
+    catalog: &Catalog,
+) -> Option<(String, usize, usize)> {
+    let context = Context::at_word(text, offset)?;
+    let (start, end) = context.word?;
+    let word = &text[start..end];
+    let found = |markdown: String| Some((markdown, start, end));
+    if context.names_kind() {
+        return catalog.kind(word).map(|kind| (about_kind(kind), start, end));
+    }
+    if context.names_field {
+        let field = context.fields(catalog, &text[..start]).and_then(|fields| {
+            let path = context.path_before(text, start);
+            walk(fields, &path).and_then(|fields| fields.iter().find(|field| field.name == word))
+        });
+        return field.map(|field| (about_field(field), start, end));
+    }
+    if let Some(owner) = context.member_of(text, start)
+        && let Some(declared) = names.resolve(&owner, source, start)
+        && let DeclarationKind::Step { kind, .. } = &declared.kind
+        && let Some(kind) = catalog.kind(kind)
+    {
+        let output =
+            kind.output(word).map(|o| format!("output `{}` of `{owner}`: {}\n\n{}", o.name, o.artifact, o.doc));
+        let metric = kind.metric(word).map(|metric| {
+            let what = if metric.series { "curve" } else { "number" };
+            let unit = if metric.percent { ", in percent" } else { "" };
+            format!("{what} `{}` of `{owner}`{unit}\n\n{}", metric.name, metric.doc)
+        });
+        return found(output.or(metric)?);
+    }
+    if let Some(ty) = context.value_type(catalog, text) {
+        if let Some(variant) = variants(ty).iter().find(|variant| variant.name == word) {
+            let mut out = format!("`{word} {{ … }}`\n\n{}\n", variant.doc);
+            list_fields(&mut out, &variant.fields);
+            return found(out);
+        }
+        if names.resolve(word, source, start).is_none()
+            && let Type::Choice(words) = bare(ty)
+            && words.iter().any(|known| known == word)
+        {
+            return found(format!("`{word}`, one of {}", words.join(", ")));
+        }
+    }
+    let declared = names.resolve(word, source, start)?;
+    found(match &declared.kind {
+        DeclarationKind::Step { kind, base } => {
+            let from = base.as_ref().map(|base| format!(" from {base}")).unwrap_or_default();
+            let mut out = format!("```exp\n{kind} {word}{from}\n```\n");
+            if let Some(kind) = catalog.kind(kind) {
+                let _ = writeln!(out, "{}", kind.doc.lines().next().unwrap_or_default());
+                let outputs: Vec<String> =
+                    kind.outputs.iter().map(|o| format!("`{}` ({})", o.name, o.artifact)).collect();
+                if !outputs.is_empty() {
+                    let _ = writeln!(out, "\ngives {}", outputs.join(", "));
+                }
+                let metrics: Vec<String> = kind.metrics.iter().map(|metric| format!("`{}`", metric.name)).collect();
+                if !metrics.is_empty() {
+                    let _ = writeln!(out, "\nmeasures {}", metrics.join(", "));
+                }
+            }
+            out
+        }
+        DeclarationKind::Param => format!("```exp\nparam {word} = {}\n```\n`-p {word}=…` sets it", declared.value),
+        DeclarationKind::Let => format!("```exp\nlet {word} = {}\n```", declared.value),
+        DeclarationKind::Axis { replicate } => {
+            let (form, what) =
+                if *replicate { ("replicate", "an axis to average over") } else { ("for", "an axis to compare along") };
+            format!("```exp\n{form} {word} in {}\n```\n{what}", declared.value)
+        }
+        DeclarationKind::Table => format!("table `{word}`"),
+        DeclarationKind::Figure => format!("figure `{word}`"),
+        DeclarationKind::Claim => format!("claim “{word}”"),
+    })
+}
+
+fn about_kind(kind: &Kind) -> String {
+    let mut out = format!("**{}**\n\n{}\n", kind.name, kind.doc);
+    list_fields(&mut out, &kind.fields);
+    out
+}
+
+fn list_fields(out: &mut String, fields: &[Field]) {
+    for field in fields {
+        let needed = if field.required { ", required" } else { "" };
+        let _ = write!(out, "\n- `{}`: {}{needed}", field.name, wanted(&field.ty));
+    }
+}
+
+fn about_field(field: &Field) -> String {
+    let default = match &field.default {
+        _ if field.required => "\n\nrequired".to_owned(),
+        Some(value) if !value.is_null() => format!("\n\ndefault `{}`", shortened(&value.to_string())),
+        _ => String::new(),
+    };
+    let observes = if field.observes { "\n\nonly observes: never makes a step run again" } else { "" };
+    let mut out = format!("`{}`: {}\n\n{}{default}{observes}\n", field.name, wanted(&field.ty), field.doc);
+    match bare(&field.ty) {
+        Type::Record(fields) => list_fields(&mut out, fields),
+        Type::Tagged(variants) => {
+            for variant in variants {
+                let _ = write!(out, "\n- `{}`: {}", variant.name, variant.doc.lines().next().unwrap_or_default());
+            }
+        }
+        _ => {}
+    }
+    out
+}
+
+fn shortened(text: &str) -> String {
+    if text.chars().count() <= 120 { text.to_owned() } else { text.chars().take(119).chain(['…']).collect() }
+}
+
+/// The type inside `optional`, `list` and `map`.
+fn bare(ty: &Type) -> &Type {
+    match ty {
+        Type::Optional(inner) | Type::List(inner) | Type::Map(inner) => bare(inner),
+        other => other,
+    }
+}
+
+fn variants(ty: &Type) -> &[crate::catalog::Variant] {
+    match bare(ty) {
+        Type::Tagged(variants) => variants,
+        _ => &[],
+    }
+}
+
+/// The fields of a value of this type, written with this tag.
+fn fields_of<'a>(ty: &'a Type, tag: Option<&str>, default: Option<&serde_json::Value>) -> Option<&'a [Field]> {
+    match (bare(ty), tag) {
+        (Type::Record(fields), None) => Some(fields),
+        (Type::Tagged(variants), Some(tag)) => {
+            variants.iter().find(|variant| variant.name == tag).map(|variant| variant.fields.as_slice())
+        }
+        // Reached into with `a.b = v`: the default's tag is meant.
+        (Type::Tagged(variants), None) => {
+            let tag = default.and_then(|value| value.as_object()?.keys().next().cloned());
+            let one = tag.and_then(|tag| variants.iter().find(|variant| variant.name == tag));
+            one.or(variants.first()).map(|variant| variant.fields.as_slice())
+        }
+        _ => None,
+    }
+}
+
+/// The fields that lie behind the names of a dotted path.
+fn walk<'a>(fields: &'a [Field], path: &[String]) -> Option<&'a [Field]> {
+    path.iter().try_fold(fields, |fields, name| {
+        let field = fields.iter().find(|field| field.name == *name)?;
+        fields_of(&field.ty, None, field.default.as_ref())
+    })
+}
+
+/// The fields that the innermost open brace takes.
+fn fields_at<'a>(frames: &[Frame], catalog: &'a Catalog) -> Option<&'a [Field]> {
+    let mut fields: Option<&[Field]> = None;
+    for frame in frames {
+        fields = match frame {
+            Frame::Step { kind } => catalog.kind(kind).map(|kind| kind.fields.as_slice()),
+            Frame::Value { path, tag } => {
+                let (last, before) = path.split_last()?;
+                let outer = walk(fields?, before)?;
+                let field = outer.iter().find(|field| field.name == *last)?;
+                fields_of(&field.ty, tag.as_deref(), field.default.as_ref())
+            }
+            Frame::Bracket => fields,
+            Frame::Block | Frame::Other(_) => None,
+        };
+    }
+    fields
+}

@@ -1,0 +1,344 @@
+//! Where names are declared and used, over all texts of a program.
+
+use crate::lexer::{Lexeme, Token, lex};
+use crate::parser::{DECLARATIONS, RESERVED};
+use crate::source::{Sources, Span};
+
+/// What a declaration declares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeclarationKind {
+    /// A step.
+    Step {
+        /// Its kind.
+        kind: String,
+        /// The step it starts from.
+        base: Option<String>,
+    },
+    /// A `param`.
+    Param,
+    /// A `let`.
+    Let,
+    /// The name of an axis, or one that goes along with it.
+    Axis {
+        /// Whether it is one to average over.
+        replicate: bool,
+    },
+    /// A table.
+    Table,
+    /// A figure.
+    Figure,
+    /// A claim; its name is its text.
+    Claim,
+}
+
+/// A declared name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Declaration {
+    /// The name, or a claim's text.
+    pub name: String,
+    /// What it stands for.
+    pub kind: DeclarationKind,
+    /// Where the name is.
+    pub span: Span,
+    /// The whole declaration, its braces included.
+    pub whole: Span,
+    /// Where the name is known; everywhere if none.
+    pub scope: Option<Span>,
+    /// The first line of what it stands for, as written.
+    pub value: String,
+}
+
+/// The declarations and uses of all texts of a program.
+#[derive(Debug, Clone, Default)]
+pub struct Names {
+    declarations: Vec<Declaration>,
+    uses: Vec<(String, Span)>,
+}
+
+impl Names {
+    /// Reads the names of all texts but those of `-p`.
+    pub fn of(sources: &Sources) -> Names {
+        let mut names = Names::default();
+        for (source, text) in sources.iter().enumerate().filter(|(_, source)| !source.name.starts_with("-p ")) {
+            names.read(&text.text, source);
+        }
+        names
+    }
+
+    /// The declarations of one text, in order.
+    pub fn declarations(&self, source: usize) -> impl Iterator<Item = &Declaration> {
+        self.declarations.iter().filter(move |declared| declared.span.source == source)
+    }
+
+    /// What a name stands for at a place: the innermost declaration around it, else one of the top level.
+    pub fn resolve(&self, name: &str, source: usize, offset: usize) -> Option<&Declaration> {
+        let fits = |declared: &&Declaration| {
+            declared.name == name
+                && !matches!(declared.kind, DeclarationKind::Claim)
+                && declared
+                    .scope
+                    .is_none_or(|scope| scope.source == source && scope.start <= offset && offset <= scope.end)
+        };
+        self.declarations
+            .iter()
+            .filter(fits)
+            .min_by_key(|d| d.scope.map_or(usize::MAX, |scope| scope.end - scope.start))
+    }
+
+    /// Names that can be used at a place.
+    pub fn visible(&self, source: usize, offset: usize) -> Vec<&Declaration> {
+        let named = |declared: &&Declaration| {
+            !matches!(declared.kind, DeclarationKind::Claim | DeclarationKind::Table | DeclarationKind::Figure)
+        };
+        let mut seen = std::collections::BTreeSet::new();
+        let known = self.declarations.iter().filter(named).filter(|declared| {
+            self.resolve(&declared.name, source, offset).is_some_and(|found| found.span == declared.span)
+        });
+        known.filter(|declared| seen.insert(declared.name.clone())).collect()
+    }
+
+    /// The declaration whose name, or one of whose uses, lies at a place.
+    pub fn at(&self, source: usize, offset: usize) -> Option<&Declaration> {
+        let covers = |span: Span| span.source == source && span.start <= offset && offset <= span.end;
+        let declared = self.declarations.iter().find(|declared| covers(declared.span));
+        declared.or_else(|| {
+            let (name, span) = self.uses.iter().find(|(_, span)| covers(*span))?;
+            self.resolve(name, source, span.start)
+        })
+    }
+
+    /// Every place where a declared name stands, its declaration first.
+    pub fn places(&self, declared: &Declaration) -> Vec<Span> {
+        let same = |(name, span): &&(String, Span)| {
+            *name == declared.name
+                && self.resolve(name, span.source, span.start).is_some_and(|found| found.span == declared.span)
+        };
+        std::iter::once(declared.span).chain(self.uses.iter().filter(same).map(|(_, span)| *span)).collect()
+    }
+
+    fn read(&mut self, text: &str, source: usize) {
+        let lexemes = lex(text, source, &mut Vec::new());
+        let partner = partners(&lexemes);
+        // Blocks that are open, by where they end: names declared with `let` inside are known there alone.
+        let mut blocks: Vec<Span> = Vec::new();
+        let mut declared: std::collections::BTreeSet<usize> = std::collections::BTreeSet::new();
+        let mut at = 0;
+        while at < lexemes.len() {
+            let start = lexemes[at].span.start;
+            blocks.retain(|block| start < block.end);
+            if let Some(past) = self.declaration(text, &lexemes, &partner, at, &mut blocks, &mut declared) {
+                at = past;
+                continue;
+            }
+            at += 1;
+        }
+        for (at, lexeme) in lexemes.iter().enumerate() {
+            let Token::Name(name) = &lexeme.token else { continue };
+            let symbol = |at: Option<usize>| match at.and_then(|at| lexemes.get(at)).map(|lexeme| &lexeme.token) {
+                Some(Token::Symbol(symbol)) => *symbol,
+                _ => "",
+            };
+            let member = symbol(at.checked_sub(1)) == ".";
+            // A field's name, unless it names an axis in an index, which it does as well.
+            let field = symbol(Some(at + 1)) == "=" || (symbol(Some(at + 1)) == "." && starts_field(&lexemes, at));
+            let axis = field && in_index(&lexemes, at);
+            let tag = symbol(Some(at + 1)) == "{" && symbol(at.checked_sub(1)) == "=";
+            if !declared.contains(&at) && !member && (!field || axis) && !tag && !RESERVED.contains(&name.as_str()) {
+                self.uses.push((name.clone(), lexeme.span));
+            }
+        }
+    }
+
+    /// Reads the head of a declaration that begins at a lexeme; gives the lexeme behind it.
+    fn declaration(
+        &mut self,
+        text: &str,
+        lexemes: &[Lexeme],
+        partner: &[usize],
+        at: usize,
+        blocks: &mut Vec<Span>,
+        declared: &mut std::collections::BTreeSet<usize>,
+    ) -> Option<usize> {
+        let token = |at: usize| lexemes.get(at).map(|lexeme| &lexeme.token);
+        let name = |at: usize| match token(at) {
+            Some(Token::Name(name)) => Some(name.as_str()),
+            _ => None,
+        };
+        let word = name(at)?;
+        let begins =
+            at == 0 || lexemes[at].first_on_line || matches!(token(at - 1), Some(Token::Symbol("{" | "}" | ",")));
+        if !begins || RESERVED.contains(&word) {
+            return None;
+        }
+        let whole = |last: usize| lexemes[at].span.to(lexemes[last.min(lexemes.len() - 1)].span);
+        // The first line from one lexeme up to another, or to the line's end.
+        let line = |from: usize, to: usize| {
+            let start = lexemes.get(from).map_or(text.len(), |lexeme| lexeme.span.start);
+            let end = lexemes.get(to).map_or(text.len(), |lexeme| lexeme.span.start);
+            let all = text.get(start..end.max(start)).unwrap_or_default();
+            let first = all.lines().next().unwrap_or_default();
+            first.split(" #").next().unwrap_or_default().trim().to_owned()
+        };
+        let open = |from: usize| {
+            (from..lexemes.len().min(from + 64)).find(|&at| matches!(token(at), Some(Token::Symbol("{"))))
+        };
+        match word {
+            "param" | "let" if matches!(token(at + 2), Some(Token::Symbol("="))) => {
+                let called = name(at + 1)?;
+                // Up to the next lexeme that begins a line outside the value's brackets.
+                let mut end = at + 3;
+                while end < lexemes.len() && token(end) != Some(&Token::End) {
+                    if lexemes[end].first_on_line && end > at + 3 {
+                        break;
+                    }
+                    end = partner[end].max(end) + 1;
+                }
+                let scope = if word == "let" { blocks.last().copied() } else { None };
+                let kind = if word == "let" { DeclarationKind::Let } else { DeclarationKind::Param };
+                declared.extend([at, at + 1]);
+                self.declarations.push(Declaration {
+                    name: called.to_owned(),
+                    kind,
+                    span: lexemes[at + 1].span,
+                    whole: whole(end.saturating_sub(1)),
+                    scope,
+                    value: line(at + 3, end),
+                });
+                Some(at + 3)
+            }
+            "for" | "replicate" => {
+                let mut names = vec![at + 1];
+                while matches!(token(names[names.len() - 1] + 1), Some(Token::Symbol(","))) {
+                    names.push(names[names.len() - 1] + 2);
+                }
+                let keyword = names[names.len() - 1] + 1;
+                if name(keyword) != Some("in") {
+                    return None;
+                }
+                let brace = open(keyword)?;
+                let block = lexemes[brace].span.to(lexemes[partner[brace]].span);
+                // The condition behind `when` sees the axis too.
+                let scope = lexemes[keyword].span.to(block);
+                let value = line(keyword + 1, brace);
+                for index in names {
+                    let Some(called) = name(index) else { continue };
+                    declared.insert(index);
+                    self.declarations.push(Declaration {
+                        name: called.to_owned(),
+                        kind: DeclarationKind::Axis { replicate: word == "replicate" },
+                        span: lexemes[index].span,
+                        whole: whole(partner[brace]),
+                        scope: Some(scope),
+                        value: value.clone(),
+                    });
+                }
+                declared.insert(at);
+                blocks.push(block);
+                Some(keyword + 1)
+            }
+            "claim" => {
+                let Some(Token::Text(said)) = token(at + 1) else { return None };
+                let brace = open(at + 2)?;
+                declared.insert(at);
+                self.declarations.push(Declaration {
+                    name: said.clone(),
+                    kind: DeclarationKind::Claim,
+                    span: lexemes[at + 1].span,
+                    whole: whole(partner[brace]),
+                    scope: None,
+                    value: String::new(),
+                });
+                Some(brace + 1)
+            }
+            "table" | "figure" if name(at + 1).is_some() => {
+                let brace = open(at + 2)?;
+                let kind = if word == "table" { DeclarationKind::Table } else { DeclarationKind::Figure };
+                declared.extend([at, at + 1]);
+                self.declarations.push(Declaration {
+                    name: name(at + 1)?.to_owned(),
+                    kind,
+                    span: lexemes[at + 1].span,
+                    whole: whole(partner[brace]),
+                    scope: None,
+                    value: String::new(),
+                });
+                Some(brace + 1)
+            }
+            "import" => {
+                declared.insert(at);
+                Some(at + 1)
+            }
+            kind if !DECLARATIONS.contains(&kind) => {
+                let called = name(at + 1)?;
+                let from = name(at + 2) == Some("from");
+                let brace = if from { at + 4 } else { at + 2 };
+                if lexemes[at + 1].first_on_line || !matches!(token(brace), Some(Token::Symbol("{"))) {
+                    return None;
+                }
+                declared.extend([at, at + 1]);
+                if from {
+                    declared.insert(at + 2);
+                }
+                self.declarations.push(Declaration {
+                    name: called.to_owned(),
+                    kind: DeclarationKind::Step {
+                        kind: kind.to_owned(),
+                        base: if from { name(at + 3).map(str::to_owned) } else { None },
+                    },
+                    span: lexemes[at + 1].span,
+                    whole: whole(partner[brace]),
+                    scope: None,
+                    value: String::new(),
+                });
+                Some(brace + 1)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// For every opening bracket the lexeme that closes it (the last one if none does); for others themselves.
+fn partners(lexemes: &[Lexeme]) -> Vec<usize> {
+    let mut partner: Vec<usize> = (0..lexemes.len()).collect();
+    let mut open = Vec::new();
+    for (at, lexeme) in lexemes.iter().enumerate() {
+        match lexeme.token {
+            Token::Symbol("{" | "[" | "(") => {
+                partner[at] = lexemes.len() - 1;
+                open.push(at);
+            }
+            Token::Symbol("}" | "]" | ")") => {
+                if let Some(opened) = open.pop() {
+                    partner[opened] = at;
+                }
+            }
+            _ => {}
+        }
+    }
+    partner
+}
+
+/// Whether `a` of `a.b = …` begins a field.
+fn starts_field(lexemes: &[Lexeme], at: usize) -> bool {
+    let mut end = at;
+    while matches!(lexemes.get(end + 1).map(|lexeme| &lexeme.token), Some(Token::Symbol(".")))
+        && matches!(lexemes.get(end + 2).map(|lexeme| &lexeme.token), Some(Token::Name(_)))
+    {
+        end += 2;
+    }
+    matches!(lexemes.get(end + 1).map(|lexeme| &lexeme.token), Some(Token::Symbol("=")))
+}
+
+/// Whether the innermost open bracket before a lexeme is a square one.
+fn in_index(lexemes: &[Lexeme], at: usize) -> bool {
+    let mut depth = 0usize;
+    for lexeme in lexemes[..at].iter().rev() {
+        match lexeme.token {
+            Token::Symbol("}" | "]" | ")") => depth += 1,
+            Token::Symbol(open @ ("{" | "[" | "(")) if depth == 0 => return open == "[",
+            Token::Symbol("{" | "[" | "(") => depth -= 1,
+            _ => {}
+        }
+    }
+    false
+}

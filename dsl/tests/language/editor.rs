@@ -1,0 +1,148 @@
+//! What an editor asks: names, hover, completion, tokens, edits that mend.
+
+use crate::catalog::{catalog, check_with};
+use harness_dsl::Sources;
+use harness_dsl::ide::{self, CompletionKind, DeclarationKind, Names, TokenKind};
+
+const STUDY: &str = include_str!("study.exp");
+
+fn names(text: &str) -> Names {
+    let mut sources = Sources::default();
+    sources.add("test.exp", text);
+    Names::of(&sources)
+}
+
+/// A text with a cursor at `|`.
+fn cursor(text: &str) -> (String, usize) {
+    let at = text.find('|').expect("the text has a cursor");
+    (text.replacen('|', "", 1), at)
+}
+
+fn hover(text: &str) -> Option<String> {
+    let (text, at) = cursor(text);
+    ide::hover(&text, at, &names(&text), 0, &catalog()).map(|(markdown, ..)| markdown)
+}
+
+fn labels(text: &str) -> Vec<String> {
+    let (text, at) = cursor(text);
+    let (items, ..) = ide::complete(&text, at, &names(&text), 0, &catalog());
+    items.into_iter().map(|item| item.label).collect()
+}
+
+#[test]
+fn declarations_are_found() {
+    let names = names(STUDY);
+    let found: Vec<&str> = names.declarations(0).map(|declared| declared.name.as_str()).collect();
+    let steps = ["world", "moco", "crops", "untrained", "nn", "video"];
+    for name in ["epochs", "seeds", "seed", "method", "transfer", "multi-crop beats two crops"].iter().chain(&steps) {
+        assert!(found.contains(name), "{name} is not among {found:?}");
+    }
+    let crops = names.declarations(0).find(|declared| declared.name == "crops").unwrap();
+    assert_eq!(crops.kind, DeclarationKind::Step { kind: "pretrain".into(), base: Some("moco".into()) });
+    let epochs = names.declarations(0).find(|declared| declared.name == "epochs").unwrap();
+    assert_eq!(epochs.value, "200");
+}
+
+#[test]
+fn uses_lead_to_their_declaration_and_back() {
+    let text = "param size = 4\nscenes world { classes = size }\nfor size in [1] { scenes small { classes = size } }\n";
+    let names = names(text);
+    let param = names.at(0, text.find("size").unwrap()).unwrap();
+    assert_eq!(param.kind, DeclarationKind::Param);
+    let spans: Vec<&str> = names.places(param).iter().map(|span| &text[span.start - 2..span.end]).collect();
+    assert_eq!(spans, ["m size", "= size"]);
+    // Inside the block the axis hides the param.
+    let axis = names.at(0, text.rfind("size").unwrap()).unwrap();
+    assert_eq!(axis.kind, DeclarationKind::Axis { replicate: false });
+    assert_eq!(names.places(axis).len(), 2);
+    // Steps are used as bases, as inputs, in tables and in claims; fields and tags of the same name are no use.
+    let study = self::names(STUDY);
+    let moco = study.declarations(0).find(|declared| declared.name == "moco").unwrap();
+    let places = study.places(moco);
+    assert!(places.len() >= 6, "{places:?}");
+    assert!(places.iter().all(|span| &STUDY[span.start..span.end] == "moco"));
+    let tag = STUDY.find("= moco {").unwrap() + 2;
+    assert!(places.iter().all(|span| span.start != tag), "the tag is taken for the step");
+}
+
+#[test]
+fn hover_tells_what_it_is() {
+    let kind = hover("kn|n nn { k = 3 }").unwrap();
+    assert!(kind.contains("**knn**") && kind.contains("`encoder`"), "{kind}");
+    let field = hover("pretrain moco { epo|chs = 3 }").unwrap();
+    assert!(field.contains("`epochs`: an integer"), "{field}");
+    let nested = hover("pretrain moco { contrast = moco { momen|tum = 0.9 } }").unwrap();
+    assert!(nested.contains("`momentum`"), "{nested}");
+    let dotted = hover("pretrain b from a { views = two_crops { si|ze = 3 } }").unwrap();
+    assert!(dotted.contains("`size`"), "{dotted}");
+    let param = hover("param epochs = 200 # many\npretrain moco { epochs = epo|chs }").unwrap();
+    assert!(param.contains("param epochs = 200\n"), "{param}");
+    let step = hover("scenes world {}\nknn nn { train = wor|ld.train }").unwrap();
+    assert!(step.contains("scenes world") && step.contains("`train`"), "{step}");
+    let metric = hover("knn nn {}\nclaim \"c\" { nn[a].to|p1 > 3 }").unwrap();
+    assert!(metric.contains("`top1` of `nn`"), "{metric}");
+    assert_eq!(hover("scenes world { # wor|ld\n }"), None);
+}
+
+#[test]
+fn completion_fits_the_place() {
+    assert!(labels("pre|").contains(&"pretrain".to_owned()));
+    assert!(labels("for a in [1] {\n    |\n}").contains(&"replicate".to_owned()));
+    let fields = labels("knn nn { encoder = e, |");
+    assert!(fields.contains(&"train".to_owned()) && !fields.contains(&"encoder".to_owned()), "{fields:?}");
+    let fields = labels("pretrain moco {\n    epochs = 3\n    contrast = moco { mom| }\n}");
+    assert!(fields.contains(&"momentum".to_owned()) && !fields.contains(&"epochs".to_owned()), "{fields:?}");
+    let values = labels("scenes world {}\npretrain moco { schedule = |");
+    assert!(values.contains(&"cosine".to_owned()), "{values:?}");
+    let (text, at) = cursor("scenes world {}\nencoder net {}\nknn nn { encoder = |");
+    let (items, ..) = ide::complete(&text, at, &names(&text), 0, &catalog());
+    let net = items.iter().find(|item| item.label == "net").unwrap();
+    let world = items.iter().find(|item| item.label == "world").unwrap();
+    assert!(net.first && !world.first && net.kind == CompletionKind::Step);
+    assert!(labels("scenes world {}\nknn nn { train = world.|").contains(&"holdout".to_owned()));
+    assert!(labels("knn nn {}\nclaim \"c\" { nn.|").contains(&"top1".to_owned()));
+    assert_eq!(labels("scenes world { # tr|"), Vec::<String>::new());
+    assert_eq!(labels("table t { |"), ["rows", "columns", "against"]);
+}
+
+#[test]
+fn tokens_cover_the_text_in_order() {
+    let tokens = ide::semantic_tokens(STUDY);
+    assert!(tokens.windows(2).all(|pair| pair[0].end <= pair[1].start));
+    let kinds = |word: &str| -> Vec<TokenKind> {
+        tokens.iter().filter(|token| &STUDY[token.start..token.end] == word).map(|token| token.kind).collect()
+    };
+    assert!(kinds("replicate").iter().all(|kind| *kind == TokenKind::Keyword));
+    assert!(kinds("pretrain").iter().all(|kind| *kind == TokenKind::Kind));
+    assert!(kinds("batch").iter().all(|kind| *kind == TokenKind::Field));
+    assert!(kinds("65_536").iter().all(|kind| *kind == TokenKind::Number));
+    assert_eq!(tokens[0].kind, TokenKind::Comment);
+}
+
+#[test]
+fn misspelt_names_and_numbers_can_be_mended() {
+    let fixed = |text: &str| {
+        let found = check_with(text, &[], &[]).diagnostics;
+        let fix = found.iter().find_map(|diagnostic| diagnostic.fix()).expect("a fix");
+        format!("{}{}{}", &text[..fix.span.start], fix.text, &text[fix.span.end..])
+    };
+    assert_eq!(fixed("scenes world { clases = 3 }"), "scenes world { classes = 3 }");
+    assert_eq!(fixed("param lr = .3"), "param lr = 0.3");
+    assert_eq!(fixed("param lr = 3. + 1"), "param lr = 3.0 + 1");
+}
+
+#[test]
+fn any_text_is_served() {
+    // Every cut of the study, as it is while it is typed.
+    let catalog = catalog();
+    for at in (0..STUDY.len()).step_by(7).filter(|&at| STUDY.is_char_boundary(at)) {
+        let text = &STUDY[..at];
+        let names = names(text);
+        ide::hover(text, at, &names, 0, &catalog);
+        ide::complete(text, at, &names, 0, &catalog);
+        ide::semantic_tokens(text);
+        if let Some(declared) = names.at(0, at) {
+            names.places(declared);
+        }
+    }
+}
