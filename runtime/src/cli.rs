@@ -4,7 +4,10 @@ pub mod cache;
 pub mod compare;
 pub mod completions;
 pub mod export;
+pub mod fmt;
+pub mod graph;
 pub mod history;
+pub mod lsp;
 pub mod plan;
 pub mod show;
 pub mod status;
@@ -35,7 +38,11 @@ pub enum Command {
     /// Check files without running anything
     Check(Check),
     /// Lay out files in the one way they are written
-    Fmt(Fmt),
+    Fmt(fmt::Fmt),
+    /// Draw what depends on what, a family a node, as Graphviz or Mermaid text
+    Graph(graph::Graph),
+    /// Serve an editor: the language server, over standard input and output
+    Lsp,
     /// Say what a run would compute, why, and about how long it would take
     Plan(plan::Plan),
     /// Say what makes a step run again: what differs from its newest earlier result
@@ -129,20 +136,12 @@ pub struct Check {
     /// Give a param another value
     #[arg(short, value_name = "NAME=VALUE", value_parser = param)]
     pub params: Vec<(String, String)>,
+    /// Write what the messages themselves suggest: the nearest name for a misspelt one
+    #[arg(long)]
+    pub fix: bool,
     /// Print diagnostics as JSON lines on standard output
     #[arg(long)]
     pub json: bool,
-}
-
-/// `harness fmt`
-#[derive(Args, Debug)]
-pub struct Fmt {
-    /// The .exp files; `-` reads standard input and prints to standard output
-    #[arg(required = true)]
-    pub files: Vec<PathBuf>,
-    /// Change nothing; exit status 1 if a file is not laid out
-    #[arg(long)]
-    pub check: bool,
 }
 
 pub(crate) fn param(text: &str) -> Result<(String, String), String> {

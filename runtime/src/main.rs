@@ -10,7 +10,6 @@ mod datasets;
 mod describe;
 mod devices;
 mod events;
-mod fmt;
 mod implied;
 mod inputs;
 mod listen;
@@ -51,7 +50,9 @@ fn main() -> ExitCode {
         cli::Command::Compare(arguments) => cli::compare::compare(&arguments),
         cli::Command::Verify(arguments) => cli::verify::verify(&arguments),
         cli::Command::Check(arguments) => start::check(&arguments),
-        cli::Command::Fmt(arguments) => fmt::fmt(&arguments),
+        cli::Command::Fmt(arguments) => cli::fmt::fmt(&arguments),
+        cli::Command::Graph(arguments) => cli::graph::graph(&arguments),
+        cli::Command::Lsp => cli::lsp::lsp(),
         cli::Command::Explain { code } => describe::explain(&code),
         cli::Command::Describe { kind } => describe::kind(kind.as_deref()),
         cli::Command::Cache(command) => cli::cache::cache(&command),

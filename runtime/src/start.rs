@@ -44,12 +44,37 @@ pub fn report(text: &text::Text, json: bool) -> bool {
     text.checked.program.is_some()
 }
 
+/// Writes the edits that the diagnostics of a file suggest; whether there were any. What an imported file has wrong is
+/// left to that file.
+fn mend(path: &Path, text: &text::Text) -> Result<bool> {
+    let found = text.checked.diagnostics.iter().filter(|found| found.span.source == 0);
+    let mut fixes: Vec<harness_dsl::Fix> = found.filter_map(harness_dsl::Diagnostic::fix).collect();
+    fixes.sort_by_key(|fix| std::cmp::Reverse(fix.span.start));
+    let mut mended = text.text.clone();
+    let mut before = usize::MAX;
+    for fix in &fixes {
+        // From the back, so that places stay true; of two edits that overlap one is made.
+        if fix.span.end <= before && mended.get(fix.span.start..fix.span.end).is_some() {
+            mended.replace_range(fix.span.start..fix.span.end, &fix.text);
+            before = fix.span.start;
+        }
+    }
+    if mended != text.text {
+        cli::fmt::replace(path, &mended)?;
+        eprintln!("{}: {} mended", path.display(), fixes.len());
+    }
+    Ok(mended != text.text)
+}
+
 /// `harness check`
 pub fn check(arguments: &cli::Check) -> Result<ExitCode> {
     let catalog = catalog::catalog();
     let mut good = true;
     for path in &arguments.files {
-        let text = text::read(path, &catalog, &arguments.params)?;
+        let mut text = text::read(path, &catalog, &arguments.params)?;
+        if arguments.fix && mend(path, &text)? {
+            text = text::read(path, &catalog, &arguments.params)?;
+        }
         let fine = report(&text, arguments.json);
         good &= fine;
         if let Some(program) = text.checked.program {

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 
 /// Reads imports from the file system, relative to the importing file.
-struct Files;
+pub struct Files;
 
 impl Loader for Files {
     fn load(&self, from: Option<&str>, path: &str) -> Result<Loaded, String> {
@@ -45,7 +45,14 @@ pub struct Text {
 pub fn read(file: &Path, catalog: &Catalog, overrides: &Overrides) -> Result<Text> {
     let text = std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?;
     let name = file.canonicalize().map(|path| shown(&path)).unwrap_or_else(|_| file.display().to_string());
-    let mut checked = harness_dsl::check(&name, &text, &Files, catalog, overrides);
+    let mut checked = check(&name, &text, &Files, catalog, overrides);
+    checked.program = checked.program.map(implied::imply);
+    Ok(Text { file: file.to_path_buf(), text, checked })
+}
+
+/// Checks a text, and asks every kind what it has to say against its steps.
+pub fn check(name: &str, text: &str, loader: &dyn Loader, catalog: &Catalog, overrides: &Overrides) -> Checked {
+    let mut checked = harness_dsl::check(name, text, loader, catalog, overrides);
     if let Some(program) = &checked.program {
         let found: Vec<Diagnostic> = program.steps.iter().flat_map(|step| problems(step, catalog)).collect();
         // Members of a family share their text: one mistake is said once.
@@ -58,8 +65,7 @@ pub fn read(file: &Path, catalog: &Catalog, overrides: &Overrides) -> Result<Tex
     if checked.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error) {
         checked.program = None;
     }
-    checked.program = checked.program.map(implied::imply);
-    Ok(Text { file: file.to_path_buf(), text, checked })
+    checked
 }
 
 /// What a kind says against a step's fields beyond types and ranges.

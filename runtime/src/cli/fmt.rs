@@ -1,17 +1,28 @@
 //! `harness fmt`: one layout for every `.exp` file.
 
-use crate::cli;
 use anyhow::{Context as _, Result};
+use clap::Args;
 use std::io::{Read as _, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+/// `harness fmt`
+#[derive(Args, Debug)]
+pub struct Fmt {
+    /// The .exp files; `-` reads standard input and prints to standard output
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+    /// Change nothing; exit status 1 if a file is not laid out
+    #[arg(long)]
+    pub check: bool,
+}
 
 /// Lays out the files in place; with `--check` only says which would change (exit 1). `-` stands for standard input.
 ///
 /// # Errors
 /// A file cannot be read or written. Texts that cannot be read as programs are shown with what is wrong, left as they
 /// are, and make the exit status 2.
-pub fn fmt(arguments: &cli::Fmt) -> Result<ExitCode> {
+pub fn fmt(arguments: &Fmt) -> Result<ExitCode> {
     let (mut unreadable, mut changed) = (false, 0);
     for path in &arguments.files {
         let piped = path == Path::new("-");
@@ -52,7 +63,7 @@ pub fn fmt(arguments: &cli::Fmt) -> Result<ExitCode> {
 }
 
 /// Writes beside the file and renames, so that a full disk leaves the old text.
-fn replace(path: &Path, text: &str) -> Result<()> {
+pub(crate) fn replace(path: &Path, text: &str) -> Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let said = || format!("{} cannot be written", path.display());
     let mut file = tempfile::NamedTempFile::new_in(folder).with_context(said)?;
