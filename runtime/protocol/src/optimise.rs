@@ -47,6 +47,59 @@ fn momentum() -> f64 {
     0.9
 }
 
+/// How the weights of a finetuned network follow gradients.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Finetuner {
+    /// Stochastic gradient descent with momentum, PyTorch's order of operations, weight decay on all parameters.
+    Sgd(Sgd),
+    /// Adam as in PyTorch, weight decay as an L2 penalty (added to the gradient), on all parameters.
+    Adam(Adam),
+}
+
+impl Finetuner {
+    /// Learning rate at the start.
+    pub fn lr(&self) -> f64 {
+        match self {
+            Self::Sgd(sgd) => sgd.lr,
+            Self::Adam(adam) => adam.lr,
+        }
+    }
+}
+
+/// Adam (Kingma and Ba 2015).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Adam {
+    /// Learning rate at the start.
+    #[schemars(extend("exclusiveMinimum" = 0.0))]
+    pub lr: f64,
+    /// Share of the running mean of gradients that is kept in a step.
+    #[serde(default = "momentum")]
+    #[schemars(range(min = 0.0, max = 0.999999))]
+    pub beta1: f64,
+    /// Share of the running mean of squared gradients that is kept in a step.
+    #[serde(default = "beta2")]
+    #[schemars(range(min = 0.0, max = 0.999999))]
+    pub beta2: f64,
+    /// Added to the root of the mean square.
+    #[serde(default = "epsilon")]
+    #[schemars(extend("exclusiveMinimum" = 0.0))]
+    pub epsilon: f64,
+    /// L2 penalty, on every parameter.
+    #[serde(default)]
+    #[schemars(range(min = 0.0))]
+    pub weight_decay: f64,
+}
+
+fn beta2() -> f64 {
+    0.999
+}
+
+fn epsilon() -> f64 {
+    1e-8
+}
+
 /// How the learning rate falls, per epoch e = 0…E−1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -165,6 +218,19 @@ mod tests {
     fn cosine_may_count_from_one() {
         let rate = |e| Schedule::Cosine(Cosine { first: 1 }).rate(0.06, e, 200);
         assert!((rate(0) - 0.059996299).abs() < 1e-8 && rate(199).abs() < 1e-15 && (rate(99) - 0.03).abs() < 1e-12);
+    }
+
+    /// The study's segmentation: × 0.1 while epoch > 30 and again > 40 on VOC, lr·(1 − e/150)^0.9 on Cityscapes.
+    #[test]
+    fn segmentation_schedules_have_the_published_values() {
+        let steps = Schedule::Steps(Steps { at: vec![31, 41], factor: 0.1 });
+        let rates = [0, 30, 31, 40, 41, 44].map(|epoch| steps.rate(0.003, epoch, 45));
+        let expected = [3e-3, 3e-3, 3e-4, 3e-4, 3e-5, 3e-5];
+        assert!(rates.iter().zip(expected).all(|(rate, value)| (rate / value - 1.0).abs() < 1e-12), "{rates:?}");
+        let poly = |epoch| Schedule::Poly(Poly::default()).rate(1e-4, epoch, 150);
+        for (epoch, value) in [(0, 1e-4), (1, 9.939980e-5), (75, 5.358867e-5), (149, 1.1003171e-6)] {
+            assert!((poly(epoch) / value - 1.0).abs() < 1e-6, "epoch {epoch}: {}", poly(epoch));
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod crop;
 pub mod decode;
 pub mod encode;
 pub mod loader;
+pub mod opencv;
 mod params;
 pub mod picture;
 pub mod recipe;

@@ -103,6 +103,14 @@ impl Normaliser {
 }
 
 impl IndexMask {
+    /// A part of it; what lies outside is cut off.
+    pub fn cropped(&self, left: usize, top: usize, width: usize, height: usize) -> Self {
+        let (left, top) = (left.min(self.width), top.min(self.height));
+        let (width, height) = (width.min(self.width - left), height.min(self.height - top));
+        let rows = self.data.chunks_exact(self.width.max(1)).skip(top).take(height);
+        Self { width, height, data: rows.flat_map(|row| row[left..left + width].iter().copied()).collect() }
+    }
+
     /// Left and right exchanged.
     pub fn flipped(&self) -> Self {
         let data = self.data.chunks_exact(self.width.max(1)).flat_map(|row| row.iter().rev().copied()).collect();
@@ -129,6 +137,9 @@ mod tests {
         let part = picture.cropped(2, 1, 9, 9);
         assert_eq!(part, Picture { width: 1, height: 1, data: vec![15, 16, 17] });
         assert!(picture.cropped(7, 0, 1, 1).data.is_empty());
+        let mask = IndexMask { width: 3, height: 2, data: (0..6).collect() };
+        assert_eq!(mask.cropped(1, 0, 9, 1), IndexMask { width: 2, height: 1, data: vec![1, 2] });
+        assert_eq!(mask.cropped(7, 0, 1, 1), IndexMask { width: 0, height: 1, data: vec![] });
         let mask = IndexMask { width: 3, height: 2, data: vec![1, 2, 3, 4, 5, 6] };
         assert_eq!(mask.flipped().data, [3, 2, 1, 6, 5, 4]);
     }

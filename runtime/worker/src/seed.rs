@@ -27,6 +27,11 @@ pub fn permutation(seed: u64, purpose: &str, epoch: u64, step: u64, n: usize) ->
     Stream::new(seed, purpose, epoch, step, 0).permutation(n)
 }
 
+/// Sets libtorch's own generator, which dropout draws from, to a state that depends on the seed, the purpose and the step.
+pub fn reseed(seed: u64, purpose: &str, step: u64) {
+    tch::manual_seed((Stream::new(seed, purpose, step, 0, 0).next_u64() >> 1) as i64);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -48,7 +48,9 @@ pub use pretrain::{BatchNorm, Checkpoints, Contrast, KnnMonitor, Moco, Monitor, 
 pub use propagate::{Propagate, PropagateLayer, PropagateProfile};
 pub use scenes::{Domain, Scenes};
 pub use score_video::{ReadMasks, ScoreVideo};
-pub use segment::{Fcn, Profile, Segment, SegmentAugment, SegmentHead};
+pub use segment::{
+    Deeplab, Fcn, HeldOut, Preset, Profile, ScaledCrop, Segment, SegmentAugment, SegmentHead, Select, Warp, Zoom,
+};
 pub use segmentation_pairs::SegmentationPairs;
 pub use subset::{Draw, Subset};
 pub use voc_classification::{Missing, VocClassification, VocSplit};

@@ -28,6 +28,38 @@ pub fn dilated(store: &Store, architecture: &Architecture) -> Result<Resnet> {
     Ok(resnet)
 }
 
+/// The ResNet of a store whose last `stages` stages (0 to 2) keep the size of their input: none, the last one as in
+/// [`dilated`], or the last two. With two, the 3 × 3 convolutions of stage 3 have dilation 2 and those of stage 4 have 4,
+/// except that the first one of each stage, which had the stride, still has the dilation of the stage before
+/// (torchvision's `replace_stride_with_dilation`). The last map then has stride 8 with the ImageNet stem, 2 with the small
+/// one.
+///
+/// # Errors
+/// A tensor is missing, or there are more than two stages.
+pub fn keeping(store: &Store, architecture: &Architecture, stages: u64) -> Result<Resnet> {
+    match stages {
+        0 => Resnet::bind(store, architecture),
+        1 => dilated(store, architecture),
+        2 => {
+            let mut resnet = Resnet::bind(store, architecture)?;
+            let mut before = 1;
+            for (stage, dilation) in [(STAGES - 2, 2), (STAGES - 1, 4)] {
+                let blocks = &mut resnet.stages[stage];
+                blocks.iter_mut().for_each(keep_size);
+                let convs = blocks.iter_mut().flat_map(|block| &mut block.convs);
+                let wide = convs.map(|(conv, _)| conv).filter(|conv| conv.weight.size()[2] == 3);
+                for (index, conv) in wide.enumerate() {
+                    let rate = if index == 0 { before } else { dilation };
+                    (conv.dilation, conv.padding) = (rate, rate);
+                }
+                before = dilation;
+            }
+            Ok(resnet)
+        }
+        more => Err(format!("{more} stages cannot keep their size; 0, 1 or 2 of the last ones can").into()),
+    }
+}
+
 /// The ResNet of a store whose stage `stage` (counted from 1) has all its convolutions at stride 1, nothing dilated.
 /// With the ImageNet stem the map after stage 3 then has stride 8, with the small one 2; weights are shared with the
 /// store. (videowalk, Jabri et al. 2020.)
@@ -83,6 +115,21 @@ mod tests {
         }
         assert_eq!(resnet.stages[3][0].downsample.as_ref().unwrap().0.stride, 1);
         assert_eq!(resnet.stages[2][0].convs[1].0.stride, 2);
+    }
+
+    #[test]
+    fn two_stages_keep_their_size() {
+        for (stem, sides) in [(Stem::Imagenet, [2, 4, 8]), (Stem::Small, [8, 16, 32])] {
+            let architecture = Architecture::Resnet50(Config { stem, width: 0.0625 });
+            let store = store(&architecture);
+            let x = Tensor::zeros([1, 3, 64, 64], (Kind::Float, Device::Cpu));
+            for (stages, side) in sides.into_iter().enumerate() {
+                let resnet = keeping(&store, &architecture, stages as u64).unwrap();
+                assert_eq!(no_grad(|| resnet.map(&x, Mode::Eval, 4)).size()[2..], [side, side]);
+            }
+        }
+        let architecture = Architecture::default();
+        assert!(keeping(&Store::default(), &architecture, 3).unwrap_err().to_string().contains("3 stages"));
     }
 
     /// The first convolution of the stage sees what the strided one sees, at every position instead of every second.

@@ -1,172 +1,158 @@
-//! Segmentation network: a dilated ResNet and the study's FCN head.
+//! Heads that turn a map into scores for every position: the study's FCN and DeepLab's.
 
-use harness_protocol::model::Architecture;
-use harness_protocol::steps::Fcn as Settings;
-use tch::{Device, Tensor};
+use harness_protocol::steps::{Deeplab as DeeplabSettings, Fcn as FcnSettings, SegmentHead};
+use tch::Tensor;
 
 use crate::error::Result;
-use crate::model::dense::dilated;
 use crate::model::layers::{BatchNorm, Conv, Mode, init_batch_norm};
-use crate::model::resnet::Resnet;
 use crate::model::store::Store;
 use crate::seed;
 
-/// Places of the head's layers in the study's `nn.Sequential`: convolution, batch norm, (ReLU,) twice, then the classifier.
-const LAYERS: [(&str, &str); 2] = [("head.0", "head.1"), ("head.3", "head.4")];
-const CLASSIFIER: &str = "head.6";
-
-/// A dilated ResNet, two 3 × 3 convolutions with batch norm and ReLU, and a 1 × 1 convolution to class scores.
+/// A convolution without bias, batch norm, ReLU.
 #[derive(Debug)]
-pub struct Fcn {
-    /// All tensors: the ResNet's under torchvision's names, the head's as `head.*`.
-    pub store: Store,
-    resnet: Resnet,
-    layers: Vec<(Conv, BatchNorm)>,
-    classifier: Conv,
+struct Layer(Conv, BatchNorm);
+
+impl Layer {
+    fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
+        self.1.forward(&self.0.forward(x), mode).relu_()
+    }
 }
 
-/// Adds a convolution's weight with PyTorch's default initial values: uniform in ±1/√(in · k²).
-fn init(store: &mut Store, seed: u64, path: &str, [output, input, kernel]: [i64; 3]) {
-    let name = format!("{path}.weight");
-    let weight =
-        seed::uniform(seed, &name, &[output, input, kernel, kernel], 1.0 / ((input * kernel * kernel) as f64).sqrt());
-    store.insert(name, weight);
+/// Binds the layers of a head to the tensors `head.*` of a store; with a seed it adds them first, with PyTorch's default
+/// initial values.
+struct Builder<'a> {
+    store: &'a mut Store,
+    fresh: Option<u64>,
 }
 
-impl Fcn {
-    /// A copy of an encoder's ResNet (its projection head left behind) under a fresh head for `classes` classes.
+impl Builder<'_> {
+    /// Uniform in ±1/√(in · k²), the bias too where there is one.
+    fn conv(&mut self, path: &str, [output, input, kernel]: [i64; 3], dilation: i64, bias: bool) -> Result<Conv> {
+        let bound = 1.0 / ((input * kernel * kernel) as f64).sqrt();
+        let name = format!("{path}.weight");
+        if let Some(seed) = self.fresh {
+            self.store.insert(&name, seed::uniform(seed, &name, &[output, input, kernel, kernel], bound));
+        }
+        let mut conv = Conv { dilation, ..Conv::bind(self.store, path, 1, dilation * (kernel / 2))? };
+        if bias {
+            let name = format!("{path}.bias");
+            if let Some(seed) = self.fresh {
+                self.store.insert(&name, seed::uniform(seed, &name, &[output], bound));
+            }
+            conv.bias = Some(self.store.get(&name)?);
+        }
+        Ok(conv)
+    }
+
+    fn layer(&mut self, conv: &str, norm: &str, shape: [i64; 3], dilation: i64) -> Result<Layer> {
+        let conv = self.conv(conv, shape, dilation, false)?;
+        if self.fresh.is_some() {
+            init_batch_norm(self.store, norm, shape[0]);
+        }
+        Ok(Layer(conv, BatchNorm::bind(self.store, norm)?))
+    }
+}
+
+/// A head bound to a store.
+#[derive(Debug)]
+pub enum Head {
+    /// See [`Fcn`].
+    Fcn(Fcn),
+    /// See [`Deeplab`].
+    Deeplab(Deeplab),
+}
+
+impl Head {
+    /// Binds the head of a store that turns a map of `input` channels into `classes` scores. With a seed a fresh one is
+    /// added to the store first.
     ///
     /// # Errors
     /// A tensor is missing.
-    pub fn new(
-        encoder: &Store,
-        architecture: &Architecture,
-        settings: &Settings,
+    pub fn bind(
+        store: &mut Store,
+        settings: &SegmentHead,
+        input: i64,
         classes: i64,
-        seed: u64,
-        device: Device,
+        fresh: Option<u64>,
     ) -> Result<Self> {
-        let mut store = Store::default();
-        for (name, tensor) in encoder.deep_copy().tensors() {
-            if !name.starts_with("fc.") {
-                store.insert(name.clone(), tensor.shallow_clone());
-            }
-        }
-        let (channels, dilation) = (settings.channels as i64, settings.dilation as i64);
-        let mut input = architecture.features();
-        for (conv, norm) in LAYERS {
-            init(&mut store, seed, conv, [channels, input, 3]);
-            init_batch_norm(&mut store, norm, channels);
-            input = channels;
-        }
-        init(&mut store, seed, CLASSIFIER, [classes, channels, 1]);
-        let store = store.to_device(device);
-        store.train(true);
-
-        let resnet = dilated(&store, architecture)?;
-        let mut layers = Vec::new();
-        for (conv, norm) in LAYERS {
-            let conv = Conv { dilation, ..Conv::bind(&store, conv, 1, dilation)? };
-            layers.push((conv, BatchNorm::bind(&store, norm)?));
-        }
-        let classifier = Conv::bind(&store, CLASSIFIER, 1, 0)?;
-        Ok(Self { store, resnet, layers, classifier })
+        let builder = &mut Builder { store, fresh };
+        Ok(match settings {
+            SegmentHead::Fcn(settings) => Self::Fcn(Fcn::build(builder, settings, input, classes)?),
+            SegmentHead::Deeplab(settings) => Self::Deeplab(Deeplab::build(builder, settings, input, classes)?),
+        })
     }
 
-    /// Class scores at the input's resolution: [n, 3, h, w] to [n, classes, h, w], bilinear, half-pixel centres.
-    pub fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
-        let size = x.size();
-        let scores = self.scores(x, mode);
-        scores.upsample_bilinear2d([size[2], size[3]], false, None, None)
-    }
-
-    /// Class scores at the resolution of the last map.
-    fn scores(&self, x: &Tensor, mode: Mode) -> Tensor {
-        let mut y = self.resnet.map(x, mode, 4);
-        for (conv, norm) in &self.layers {
-            y = norm.forward(&conv.forward(&y), mode).relu_();
+    /// Scores at the map's own resolution: [n, input, h, w] to [n, classes, h, w].
+    pub fn forward(&self, map: &Tensor, mode: Mode) -> Tensor {
+        match self {
+            Self::Fcn(fcn) => fcn.forward(map, mode),
+            Self::Deeplab(deeplab) => deeplab.forward(map, mode),
         }
-        self.classifier.forward(&y)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use harness_protocol::model::{Resnet as Config, Stem};
-    use tch::{Kind, no_grad};
+/// Two 3 × 3 convolutions with batch norm and ReLU, then 1 × 1; none has a bias. Names are the places of the layers in the
+/// study's `nn.Sequential`.
+#[derive(Debug)]
+pub struct Fcn {
+    layers: [Layer; 2],
+    classifier: Conv,
+}
 
-    fn network(stem: Stem) -> (Fcn, Architecture) {
-        let architecture = Architecture::Resnet50(Config { stem, width: 0.0625 });
-        let mut store = Store::default();
-        Resnet::init(&mut store, 0, &architecture);
-        crate::model::Head::init(&mut store, 0, architecture.features(), 8, true);
-        let settings = Settings { channels: 12, dilation: 6 };
-        (Fcn::new(&store, &architecture, &settings, 5, 1, Device::Cpu).unwrap(), architecture)
+impl Fcn {
+    fn build(builder: &mut Builder, settings: &FcnSettings, input: i64, classes: i64) -> Result<Self> {
+        let (channels, dilation) = (settings.channels as i64, settings.dilation as i64);
+        let first = builder.layer("head.0", "head.1", [channels, input, 3], dilation)?;
+        let second = builder.layer("head.3", "head.4", [channels, channels, 3], dilation)?;
+        let classifier = builder.conv("head.6", [classes, channels, 1], 1, false)?;
+        Ok(Self { layers: [first, second], classifier })
     }
 
-    #[test]
-    fn scores_have_stride_sixteen_and_come_back_at_full_size() {
-        let (fcn, _) = network(Stem::Imagenet);
-        let x = Tensor::zeros([2, 3, 96, 64], (Kind::Float, Device::Cpu));
-        assert_eq!(no_grad(|| fcn.scores(&x, Mode::Eval)).size(), [2, 5, 6, 4]);
-        assert_eq!(no_grad(|| fcn.forward(&x, Mode::Eval)).size(), [2, 5, 96, 64]);
-        let (small, _) = network(Stem::Small);
-        assert_eq!(no_grad(|| small.scores(&x, Mode::Eval)).size(), [2, 5, 24, 16]);
+    fn forward(&self, map: &Tensor, mode: Mode) -> Tensor {
+        let [first, second] = &self.layers;
+        self.classifier.forward(&second.forward(&first.forward(map, mode), mode))
+    }
+}
+
+/// DeepLabV3's head (Chen et al. 2017) with torchvision's layers and names: atrous spatial pyramid pooling, a projection
+/// with dropout, a 3 × 3 convolution, and a 1 × 1 convolution with bias.
+#[derive(Debug)]
+pub struct Deeplab {
+    /// 1 × 1, then 3 × 3 with each of the rates.
+    branches: Vec<Layer>,
+    /// 1 × 1 on the map's mean.
+    pooled: Layer,
+    project: Layer,
+    last: Layer,
+    classifier: Conv,
+    dropout: f64,
+}
+
+impl Deeplab {
+    fn build(builder: &mut Builder, settings: &DeeplabSettings, input: i64, classes: i64) -> Result<Self> {
+        let channels = settings.channels as i64;
+        let mut branches = vec![builder.layer("head.0.convs.0.0", "head.0.convs.0.1", [channels, input, 1], 1)?];
+        for (rate, n) in settings.rates.iter().zip(1..) {
+            let path = format!("head.0.convs.{n}");
+            let shape = [channels, input, 3];
+            branches.push(builder.layer(&format!("{path}.0"), &format!("{path}.1"), shape, *rate as i64)?);
+        }
+        let path = format!("head.0.convs.{}", branches.len());
+        let pooled = builder.layer(&format!("{path}.1"), &format!("{path}.2"), [channels, input, 1], 1)?;
+        let parts = branches.len() as i64 + 1;
+        let project = builder.layer("head.0.project.0", "head.0.project.1", [channels, parts * channels, 1], 1)?;
+        let last = builder.layer("head.1", "head.2", [channels, channels, 3], 1)?;
+        let classifier = builder.conv("head.4", [classes, channels, 1], 1, true)?;
+        Ok(Self { branches, pooled, project, last, classifier, dropout: settings.dropout })
     }
 
-    #[test]
-    fn the_head_has_the_published_layers() {
-        let (fcn, architecture) = network(Stem::Imagenet);
-        let sizes: Vec<(String, Vec<i64>)> = fcn
-            .store
-            .parameters()
-            .into_iter()
-            .filter(|(name, _)| name.starts_with("head."))
-            .map(|(name, tensor)| (name, tensor.size()))
-            .collect();
-        let named = |name: &str, size: &[i64]| (name.to_string(), size.to_vec());
-        assert_eq!(
-            sizes,
-            [
-                named("head.0.weight", &[12, architecture.features(), 3, 3]),
-                named("head.1.bias", &[12]),
-                named("head.1.weight", &[12]),
-                named("head.3.weight", &[12, 12, 3, 3]),
-                named("head.4.bias", &[12]),
-                named("head.4.weight", &[12]),
-                named("head.6.weight", &[5, 12, 1, 1]),
-            ]
-        );
-        for (conv, _) in &fcn.layers {
-            assert_eq!((conv.stride, conv.padding, conv.dilation, conv.bias.is_none()), (1, 6, 6, true));
-        }
-        assert!(fcn.classifier.bias.is_none());
-        assert!(fcn.store.tensors().keys().all(|name| !name.starts_with("fc.")));
-        let bound = 1.0 / ((architecture.features() * 9) as f64).sqrt();
-        let weight = fcn.store.get("head.0.weight").unwrap();
-        let widest = weight.abs().max().double_value(&[]);
-        assert!(widest <= bound && widest > 0.98 * bound, "{widest} {bound}");
-    }
-
-    #[test]
-    fn every_weight_learns_and_the_encoder_stays() {
-        let architecture = Architecture::Resnet18(Config { stem: Stem::Small, width: 0.0625 });
-        let mut encoder = Store::default();
-        Resnet::init(&mut encoder, 0, &architecture);
-        let before = encoder.deep_copy();
-        let fcn = Fcn::new(&encoder, &architecture, &Settings::default(), 3, 1, Device::Cpu).unwrap();
-        let x = seed::normal(2, "x", &[2, 3, 16, 16], 1.0);
-        let y = Tensor::zeros([2, 16, 16], (Kind::Int64, Device::Cpu));
-        let scores = fcn.forward(&x, Mode::TRAIN);
-        scores.cross_entropy_loss(&y, None::<&Tensor>, tch::Reduction::Mean, 255, 0.0).backward();
-        for (name, tensor) in fcn.store.parameters() {
-            assert!(tensor.grad().defined(), "{name}");
-            let _ = no_grad(|| tensor.shallow_clone().g_add_scalar_(1.0));
-        }
-        for (name, tensor) in before.tensors() {
-            assert!(encoder.get(name).unwrap().equal(tensor), "{name}");
-        }
-        assert!(!fcn.store.get("bn1.running_mean").unwrap().equal(&encoder.get("bn1.running_mean").unwrap()));
+    fn forward(&self, map: &Tensor, mode: Mode) -> Tensor {
+        let size = map.size();
+        let mut parts: Vec<Tensor> = self.branches.iter().map(|branch| branch.forward(map, mode)).collect();
+        let mean = self.pooled.forward(&map.mean_dim([2i64, 3].as_slice(), true, None), mode);
+        parts.push(mean.upsample_bilinear2d([size[2], size[3]], false, None, None));
+        let project = self.project.forward(&Tensor::cat(&parts, 1), mode);
+        let project = project.dropout(self.dropout, mode != Mode::Eval);
+        self.classifier.forward(&self.last.forward(&project, mode))
     }
 }

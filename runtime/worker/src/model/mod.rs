@@ -9,14 +9,15 @@ pub mod foreign;
 pub mod head;
 pub mod layers;
 pub mod resnet;
+pub mod segmenter;
 pub mod store;
 pub mod supervised;
 pub mod torchscript;
 
 pub use encoder::{Encoder, Network};
-pub use fcn::Fcn;
 pub use head::Head;
 pub use layers::{BatchNorm, Conv, Linear, Mode};
 pub use resnet::{Block, Resnet};
+pub use segmenter::Segmenter;
 pub use store::Store;
 pub use torchscript::Torchscript;

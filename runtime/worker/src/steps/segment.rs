@@ -1,7 +1,9 @@
-//! `segment`: the whole network finetuned with a dilated FCN head, scored with mIoU at the masks' own resolution.
+//! `segment`: the whole network finetuned under a dense head, scored with mIoU at the masks' own resolution.
 
 pub mod augment;
 pub mod pairs;
+pub mod report;
+pub mod score;
 #[cfg(test)]
 mod tests;
 
@@ -9,34 +11,29 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use harness_protocol::optimise::Optimizer;
-use harness_protocol::steps::{Segment as Params, SegmentHead};
-use harness_protocol::{Gallery, Outcome, Series};
+use harness_protocol::steps::{Segment as Params, SegmentAugment, Select};
+use harness_protocol::{Outcome, Series};
 use harness_views::loader::ordered;
 use harness_views::{IndexMask, Stream};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
-use tch::{Device, Kind, Reduction, Tensor, no_grad};
+use tch::{Kind, Reduction, Tensor};
 
 use crate::context::Context;
 use crate::data::Images;
 use crate::error::{Error, Result};
-use crate::guard::{Guard, finite};
 use crate::metric::iou::{Confusion, VOID};
-use crate::model::{Encoder, Fcn, Mode, Network, Store, store};
-use crate::optim::Sgd;
+use crate::model::segmenter::Layout;
+use crate::model::{Encoder, Mode, Network, Segmenter, Store, store};
+use crate::optim::Finetuner;
 use crate::provenance::provenance;
 use crate::seed;
-use crate::steps::overlay::{beside, fit, item, overlay, spread};
-use augment::{at_size, augmented, resized};
-use pairs::{Pair, Pairs};
+use crate::steps::overlay::spread;
+use augment::augmented;
+use pairs::Pairs;
+use score::{Input, Score, Shown, Task, score};
 
-/// Pictures in a forward pass of the evaluation. Fixed, so that numbers do not depend on the training batch.
-const BATCH: usize = 8;
 /// Test pictures in the gallery.
 const SHOWN: usize = 8;
-/// Longest side of a picture in the gallery, pixels.
-const LONGEST: usize = 240;
 
 /// Where a run stands, beside its tensors. Epochs and steps count from 0 and name the next one to do.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -49,24 +46,37 @@ struct Place {
     sum: f64,
     /// Mean loss of the epochs done.
     losses: Vec<f64>,
+    /// Epochs that were scored (from 1), with their online mIoU on test and on what is held out.
+    test: Vec<(u64, f64)>,
+    held: Vec<(u64, f64)>,
+    /// Scores on test of the last scored epoch, of the best on test, and of the best on what is held out.
+    last: Option<Score>,
+    test_best: Option<Score>,
+    held_best: Option<Score>,
 }
 
-/// Pictures and masks of one pass: bytes, one square after the other, RGB and classes.
+/// What the network computed on test in the epoch that counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Chosen {
+    Last,
+    Held,
+    Test,
+}
+
+/// The pairs of a run.
+struct Splits {
+    train: Pairs,
+    held: Option<Pairs>,
+    test: Pairs,
+}
+
+/// Pictures and masks of one step: bytes, one after the other, RGB and classes, all of one size.
+#[derive(Default)]
 struct Batch {
     pictures: Vec<u8>,
     classes: Vec<u8>,
-}
-
-impl Batch {
-    fn with_room(count: usize, size: usize) -> Self {
-        let area = count * size * size;
-        Self { pictures: Vec::with_capacity(3 * area), classes: Vec::with_capacity(area) }
-    }
-
-    fn push(&mut self, pair: &Pair) {
-        self.pictures.extend_from_slice(&pair.picture.data);
-        self.classes.extend_from_slice(&pair.mask.data);
-    }
+    width: usize,
+    height: usize,
 }
 
 /// Runs the step.
@@ -80,50 +90,74 @@ pub fn run(context: &Context) -> Result<Outcome> {
     let encoder = Encoder::load(context.input_file(params.encoder.digest())?, context.device)?;
     let network = encoder.need_network("segment")?;
     same_classes(&train, &test)?;
-    let steps = train.len() as u64 / params.batch;
-    if steps == 0 {
-        return Err(format!(
-            "a batch of {} is larger than the dataset of {} pictures; lower `batch` or use more pictures",
-            params.batch,
-            train.len()
-        )
-        .into());
-    }
     let names = train.manifest.mask_classes.clone();
-    let train = Pairs::check(context, &train, "train")?;
-    let test = Pairs::check(context, &test, "test")?;
-    let frequent = train.most_frequent().ok_or("every pixel of train is void, so there is nothing to learn")?;
-    let start = Instant::now();
-    let mut run = Run::start(context, &params, network, names.len() as i64, steps)?;
-    let seen = run.train(&train)?;
-    let (confusion, gallery) = run.evaluate(&test, &names)?;
-    let seconds = start.elapsed().as_secs_f64();
-    if confusion.total() == 0 {
+    let splits = splits(context, &params, &train, &test)?;
+    let frequent = splits.train.most_frequent().ok_or("every pixel of train is void, so there is nothing to learn")?;
+    if splits.test.most_frequent().is_none() {
         return Err("every pixel of test is void, so there is nothing to score".into());
     }
+    let start = Instant::now();
+    let mut run = Run::start(context, &params, network, names.len(), &splits)?;
+    run.train(&splits)?;
+    let seconds = start.elapsed().as_secs_f64();
 
-    let miou = confusion.miou(params.profile);
-    let rows: Vec<&[u64]> = confusion.rows().collect();
-    let report = json!({ "classes": names, "confusion": rows, "iou": confusion.per_class(), "miou": miou });
-    let report = serde_json::to_vec_pretty(&report).map_err(|error| error.to_string())?;
-    let x = (1..=params.epochs).map(|epoch| epoch as f64).collect();
+    let place = run.place;
+    let (profile, chosen) = (params.profile, run.chosen);
+    let missing = "no epoch was scored; this is a defect of harness";
+    let last = place.last.ok_or(missing)?;
+    let test_best = place.test_best.ok_or(missing)?;
+    let score = match chosen {
+        Chosen::Last => &last,
+        Chosen::Test => &test_best,
+        Chosen::Held => place.held_best.as_ref().ok_or(missing)?,
+    };
+    if chosen == Chosen::Test {
+        context.warn(format!(
+            "the network of epoch {} counts because it is best on test: `miou` is better than the method is",
+            score.epoch
+        ));
+    }
+    let seen = place.epoch * run.steps * params.batch + place.test.len() as u64 * splits.test.len() as u64;
+    let curve = |points: &[(u64, f64)]| Series {
+        x: points.iter().map(|(epoch, _)| *epoch as f64).collect(),
+        y: points.iter().map(|(_, value)| *value).collect(),
+        x_label: "epoch".into(),
+    };
+    let losses: Vec<(u64, f64)> = (1..).zip(place.losses.iter().copied()).collect();
+    let mut series = BTreeMap::from([
+        ("loss".to_string(), curve(&losses)),
+        ("test_miou".to_string(), curve(&place.test)),
+        ("class_iou".to_string(), report::class_curve(&score.full)),
+    ]);
+    if splits.held.is_some() {
+        series.insert("holdout_miou".into(), curve(&place.held));
+    }
+    let gallery = report::gallery(&splits.test, &run.shown, score, &names)?;
     Ok(Outcome {
         outputs: BTreeMap::from([
             ("overlays".into(), context.write_gallery("overlays", &gallery)?),
-            ("confusion".into(), context.write("confusion.json", "file", &report)?),
+            (
+                "confusion".into(),
+                context.write("confusion.json", "file", &report::json(&score.full, &names, profile)?)?,
+            ),
         ]),
         metrics: BTreeMap::from([
-            ("miou".into(), miou),
-            ("pixel_accuracy".into(), confusion.pixel_accuracy()),
-            ("floor_miou".into(), confusion.constant(frequent).miou(params.profile)),
+            ("miou".into(), score.full.miou(profile)),
+            ("online_miou".into(), score.online.miou(profile)),
+            ("pixel_accuracy".into(), score.full.pixel_accuracy()),
+            ("floor_miou".into(), score.full.constant(frequent).miou(profile)),
+            ("epoch".into(), score.epoch as f64),
+            ("last_miou".into(), last.full.miou(profile)),
+            ("test_best_miou".into(), test_best.full.miou(profile)),
+            ("test_best_epoch".into(), test_best.epoch as f64),
         ]),
-        series: BTreeMap::from([("loss".into(), Series { x, y: run.place.losses, x_label: "epoch".into() })]),
-        provenance: provenance(context, seen + test.len() as u64, seconds),
+        series,
+        provenance: provenance(context, seen, seconds),
     })
 }
 
 /// Makes sure that a mask value means the same in both splits.
-fn same_classes(train: &Images, test: &Images) -> Result<()> {
+pub(crate) fn same_classes(train: &Images, test: &Images) -> Result<()> {
     let (ours, theirs) = (&train.manifest.mask_classes, &test.manifest.mask_classes);
     if ours == theirs {
         return Ok(());
@@ -139,18 +173,54 @@ fn same_classes(train: &Images, test: &Images) -> Result<()> {
     .into())
 }
 
+/// Looks at every pair once and takes away from train what is held out.
+fn splits(context: &Context, params: &Params, train: &Images, test: &Images) -> Result<Splits> {
+    let held = match params.select {
+        Select::Holdout(held) => ((train.len() as f64 * held.share) as usize).max(1),
+        _ => 0,
+    };
+    let left = train.len().saturating_sub(held);
+    if (left as u64) < params.batch {
+        let what = if held > 0 { format!(" of which {held} are held out") } else { String::new() };
+        return Err(format!(
+            "a batch of {} is larger than the dataset of {} pictures{what}; lower `batch` or use more pictures",
+            params.batch,
+            train.len()
+        )
+        .into());
+    }
+    let all = Pairs::check(context, train, "train", params.profile)?;
+    let test = Pairs::check(context, test, "test", params.profile)?;
+    all.warn(context, "train");
+    test.warn(context, "test");
+    if held == 0 {
+        return Ok(Splits { train: all, held: None, test });
+    }
+    let mut order = seed::permutation(params.seed, "held out", 0, 0, all.len());
+    let mut out = order.split_off(left);
+    order.sort_unstable();
+    out.sort_unstable();
+    let held = all.only(out);
+    if held.most_frequent().is_none() {
+        return Err("every pixel of what is held out is void, so no epoch can be chosen by it".into());
+    }
+    Ok(Splits { train: all.only(order), held: Some(held), test })
+}
+
 /// A running finetuning.
 struct Run<'a> {
     context: &'a Context<'a>,
     params: &'a Params,
-    network: &'a Network,
-    classes: i64,
+    classes: usize,
     /// Steps of an epoch.
     steps: u64,
-    fcn: Fcn,
-    sgd: Sgd,
-    lr: f64,
+    segmenter: Segmenter,
+    optimizer: Finetuner,
+    input: Input,
+    chosen: Chosen,
     place: Place,
+    /// Predictions of the epoch that counts so far.
+    shown: Shown,
 }
 
 impl<'a> Run<'a> {
@@ -159,9 +229,10 @@ impl<'a> Run<'a> {
         context: &'a Context<'a>,
         params: &'a Params,
         network: &'a Network,
-        classes: i64,
-        steps: u64,
+        classes: usize,
+        splits: &Splits,
     ) -> Result<Self> {
+        let steps = splits.train.len() as u64 / params.batch;
         let mut run = Self::fresh(context, params, network, classes, steps)?;
         if run.checkpoint().is_file() {
             match run.restore() {
@@ -182,15 +253,26 @@ impl<'a> Run<'a> {
         context: &'a Context<'a>,
         params: &'a Params,
         network: &'a Network,
-        classes: i64,
+        classes: usize,
         steps: u64,
     ) -> Result<Self> {
-        let SegmentHead::Fcn(settings) = params.head;
-        let Optimizer::Sgd(optimizer) = params.optimizer;
-        let fcn = Fcn::new(&network.store, &network.architecture, &settings, classes, params.seed, context.device)?;
-        let sgd = Sgd::new(fcn.store.parameters(), &optimizer);
+        let layout = Layout {
+            architecture: network.architecture,
+            head: params.head.clone(),
+            dilated: params.dilated,
+            classes: classes as i64,
+        };
+        let segmenter = Segmenter::new(&network.store, &layout, params.seed, context.device)?;
+        let optimizer = Finetuner::new(segmenter.store.parameters(), &params.optimizer);
+        let input = Input { mean: network.mean, std: network.std, device: context.device };
+        let chosen = match params.select {
+            Select::Last(_) => Chosen::Last,
+            Select::Holdout(_) => Chosen::Held,
+            Select::BestOnTest(_) => Chosen::Test,
+        };
         let place = Place { key: context.job.key.clone(), ..Place::default() };
-        Ok(Self { context, params, network, classes, steps, fcn, sgd, lr: optimizer.lr, place })
+        let shown = Shown::new();
+        Ok(Self { context, params, classes, steps, segmenter, optimizer, input, chosen, place, shown })
     }
 
     fn checkpoint(&self) -> PathBuf {
@@ -199,11 +281,15 @@ impl<'a> Run<'a> {
 
     /// Writes everything that the rest of the run depends on.
     fn save(&self) -> Result<()> {
-        let tensors = self.fcn.store.tensors().iter();
+        let tensors = self.segmenter.store.tensors().iter();
         let mut tensors: BTreeMap<String, Tensor> =
             tensors.map(|(name, tensor)| (format!("network/{name}"), tensor.detach())).collect();
-        let momenta = self.sgd.state().iter();
-        tensors.extend(momenta.map(|(name, tensor)| (format!("momentum/{name}"), tensor.shallow_clone())));
+        let state = self.optimizer.state().iter();
+        tensors.extend(state.map(|(name, tensor)| (format!("optimizer/{name}"), tensor.shallow_clone())));
+        for (index, mask) in &self.shown {
+            let tensor = Tensor::f_from_data_size(&mask.data, &[mask.height as i64, mask.width as i64], Kind::Uint8)?;
+            tensors.insert(format!("shown/{index}"), tensor);
+        }
         let header = serde_json::to_string(&self.place).map_err(|error| error.to_string())?;
         store::write_atomic(&self.checkpoint(), &store::encode(&tensors, Some(&header))?)
     }
@@ -216,25 +302,34 @@ impl<'a> Run<'a> {
         if place.key != self.place.key {
             return Ok(false);
         }
-        let (mut network, mut momenta) = (Store::default(), BTreeMap::new());
+        let (mut network, mut state, mut shown) = (Store::default(), BTreeMap::new(), Shown::new());
         for (name, tensor) in tensors {
             match name.split_once('/') {
                 Some(("network", name)) => network.insert(name, tensor),
-                Some(("momentum", name)) => {
-                    momenta.insert(name.to_string(), tensor);
+                Some(("optimizer", name)) => {
+                    state.insert(name.to_string(), tensor);
+                }
+                Some(("shown", index)) if tensor.dim() == 2 => {
+                    let index = index.parse().map_err(|_| format!("`{name}` is no prediction"))?;
+                    let (height, width) = (tensor.size()[0] as usize, tensor.size()[1] as usize);
+                    shown.insert(
+                        index,
+                        IndexMask { width, height, data: Vec::<u8>::try_from(tensor.f_reshape([-1])?)? },
+                    );
                 }
                 _ => return Err(format!("it has a tensor `{name}`, which no segmentation has").into()),
             }
         }
-        self.fcn.store.assign(&network)?;
-        self.sgd.restore(momenta)?;
-        self.place = place;
+        self.segmenter.store.assign(&network)?;
+        self.optimizer.restore(state)?;
+        (self.place, self.shown) = (place, shown);
         Ok(true)
     }
 
-    /// Trains to the last epoch; how many pictures went through the network.
-    fn train(&mut self, pairs: &Pairs) -> Result<u64> {
+    /// Trains to the last epoch and scores on the way.
+    fn train(&mut self, splits: &Splits) -> Result<()> {
         let (context, params, steps) = (self.context, self.params, self.steps);
+        let pairs = &splits.train;
         let first = self.place.epoch * steps + self.place.step;
         let total = params.epochs * steps;
         let (source, settings, batch, count) = (pairs.clone(), params.clone(), params.batch as usize, pairs.len());
@@ -244,6 +339,8 @@ impl<'a> Run<'a> {
             let order = seed::permutation(settings.seed, "order", epoch, 0, count);
             views(&source, &settings, epoch, &order[step * batch..(step + 1) * batch])
         });
+        // A run that was stopped between an epoch's end and its score.
+        self.score_if_due(splits)?;
         for at in first..total {
             let (epoch, step) = (at / steps, at % steps);
             if context.cancelled() {
@@ -251,7 +348,8 @@ impl<'a> Run<'a> {
                 return Err(Error::Cancelled);
             }
             let batch = batches.next().ok_or("the loading threads ended early")???;
-            let lr = params.schedule.rate(self.lr, epoch, params.epochs);
+            let lr = params.schedule.rate(params.optimizer.lr(), epoch, params.epochs);
+            seed::reseed(params.seed, "dropout", at);
             let loss = self.step(&batch, lr)?;
             if !loss.is_finite() {
                 return Err(format!(
@@ -263,17 +361,71 @@ impl<'a> Run<'a> {
             }
             self.place.sum += loss;
             self.place.step = step + 1;
+            let stage = format!("epoch {}/{}", epoch + 1, params.epochs);
+            context.progress(&stage, (at + 1) * params.batch, total * params.batch, "pictures");
             if step + 1 == steps {
                 let mean = self.place.sum / steps as f64;
                 self.place.losses.push(mean);
                 self.place = Place { epoch: epoch + 1, step: 0, sum: 0.0, ..std::mem::take(&mut self.place) };
                 self.save()?;
                 context.metric("loss", (epoch + 1) as f64, mean);
+                self.score_if_due(splits)?;
             }
-            let stage = format!("epoch {}/{}", epoch + 1, params.epochs);
-            context.progress(&stage, (at + 1) * params.batch, total * params.batch, "pictures");
         }
-        Ok((total - first) * params.batch)
+        Ok(())
+    }
+
+    /// Scores the network if its epoch is one to be scored and was not yet.
+    fn score_if_due(&mut self, splits: &Splits) -> Result<()> {
+        let (params, epoch) = (self.params, self.place.epoch);
+        let scored = self.place.last.as_ref().map_or(0, |score| score.epoch);
+        let due = epoch % params.every == 0 || epoch == params.epochs;
+        if epoch == 0 || self.place.step != 0 || scored == epoch || !due {
+            return Ok(());
+        }
+        let held = splits.held.as_ref().map(|held| self.score(held, &[], "holdout")).transpose()?;
+        let shown = spread(splits.test.len(), SHOWN);
+        let (online, full, shown) = self.score(&splits.test, &shown, "test")?;
+        let score = Score { epoch, online, full };
+
+        let miou = score.online.miou(params.profile);
+        let best = |points: &[(u64, f64)]| points.iter().map(|(_, value)| *value).fold(f64::NEG_INFINITY, f64::max);
+        let best_on_test = miou > best(&self.place.test);
+        self.place.test.push((epoch, miou));
+        self.context.metric("test_miou", epoch as f64, miou);
+        let mut best_held = false;
+        if let Some((online, ..)) = held {
+            let miou = online.miou(params.profile);
+            best_held = miou > best(&self.place.held);
+            self.place.held.push((epoch, miou));
+            self.context.metric("holdout_miou", epoch as f64, miou);
+        }
+        if best_on_test {
+            self.place.test_best = Some(score.clone());
+        }
+        if best_held {
+            self.place.held_best = Some(score.clone());
+        }
+        self.place.last = Some(score);
+        let counts = match self.chosen {
+            Chosen::Last => true,
+            Chosen::Held => best_held,
+            Chosen::Test => best_on_test,
+        };
+        if counts {
+            self.shown = shown;
+        }
+        self.save()
+    }
+
+    fn score(&self, pairs: &Pairs, shown: &[usize], stage: &str) -> Result<(Confusion, Confusion, Shown)> {
+        let square = match self.params.augment {
+            SegmentAugment::Warp(_) => self.params.size.map(|size| size as usize),
+            _ => None,
+        };
+        let (classes, profile) = (self.classes, self.params.profile);
+        let task = Task { pairs, square, classes, profile, shown, stage };
+        score(self.context, &self.segmenter, &self.input, &task)
     }
 
     /// One step; its loss, 0 where the batch has no pixel of a class and nothing can be learned.
@@ -281,103 +433,45 @@ impl<'a> Run<'a> {
         if batch.classes.iter().all(|&class| class == VOID) {
             return Ok(0.0);
         }
-        let size = self.params.size as i64;
-        let classes = Tensor::f_from_data_size(&batch.classes, &[self.params.batch as i64, size, size], Kind::Uint8)?;
+        let shape = [self.params.batch as i64, batch.height as i64, batch.width as i64];
+        let classes = Tensor::f_from_data_size(&batch.classes, &shape, Kind::Uint8)?;
         let classes = classes.f_to_device(self.context.device)?.to_kind(Kind::Int64);
-        let scores = self.fcn.forward(&self.tensor(&batch.pictures)?, Mode::TRAIN);
+        let x = self.input.tensor(&batch.pictures, batch.width, batch.height)?;
+        let scores = self.segmenter.forward(&x, Mode::TRAIN);
         let loss = scores.f_cross_entropy_loss(&classes, None::<&Tensor>, Reduction::Mean, i64::from(VOID), 0.0)?;
         let value = loss.double_value(&[]);
         if value.is_finite() {
-            let weights: Vec<&Tensor> = self.sgd.tensors().collect();
-            let gradients = Tensor::f_run_backward(&[&loss], &weights, false, false)?;
-            self.sgd.step_along(gradients, lr);
+            self.optimizer.descend(&loss, lr)?;
         }
         Ok(value)
-    }
-
-    /// Square pictures as a normalised tensor [count, 3, size, size], its channels last in memory.
-    fn tensor(&self, bytes: &[u8]) -> Result<Tensor> {
-        let size = self.params.size as i64;
-        let count = bytes.len() as i64 / (3 * size * size);
-        let row = |values: [f64; 3]| Tensor::from_slice(&values.map(|v| v as f32)).to_device(self.context.device);
-        let bytes = Tensor::f_from_data_size(bytes, &[count, size, size, 3], Kind::Uint8)?;
-        let unit = bytes.f_to_device(self.context.device)?.to_kind(Kind::Float) / 255.0;
-        Ok(((unit - row(self.network.mean)) / row(self.network.std)).permute([0, 3, 1, 2]))
-    }
-
-    /// Scores the network on test, in eval mode and without a tensor of it moving; some pictures of how it does.
-    fn evaluate(&self, test: &Pairs, names: &[String]) -> Result<(Confusion, Gallery)> {
-        let context = self.context;
-        let (size, total) = (self.params.size as usize, test.len());
-        let mut confusion = Confusion::new(self.classes as usize);
-        let (shown, mut items) = (spread(total, SHOWN), Vec::new());
-        let source = test.clone();
-        let threads = context.threads();
-        let mut pairs = ordered(threads, 2 * BATCH, (0..total).collect(), move |index| -> Result<_> {
-            let pair = source.get(index)?;
-            let small = resized(&pair, size);
-            Ok((pair, small))
-        });
-        let guard = Guard::new(&self.fcn.store);
-        for start in (0..total).step_by(BATCH) {
-            context.check_cancelled()?;
-            let count = BATCH.min(total - start);
-            let (mut batch, mut whole) = (Batch::with_room(count, size), Vec::with_capacity(count));
-            for _ in 0..count {
-                let (pair, small) = pairs.next().ok_or("the loading threads ended early")???;
-                batch.push(&small);
-                whole.push(pair);
-            }
-            let scores = no_grad(|| Ok::<_, Error>(self.fcn.forward(&self.tensor(&batch.pictures)?, Mode::Eval)))?;
-            if !finite(&scores) {
-                return Err("the network gives scores that are not finite; lower `optimizer.lr`".into());
-            }
-            let classes = scores.f_argmax(1, false)?.to_kind(Kind::Uint8).f_to_device(Device::Cpu)?;
-            for (at, pair) in whole.iter().enumerate() {
-                let classes = Vec::<u8>::try_from(classes.get(at as i64).f_reshape([-1])?)?;
-                let predicted = at_size(classes, size, pair.mask.width, pair.mask.height);
-                let mut own = Confusion::new(self.classes as usize);
-                own.add(&pair.mask.data, &predicted.data);
-                confusion.merge(&own);
-                let index = start + at;
-                if shown.contains(&index) {
-                    let caption =
-                        format!("{}: {:.1} % of pixels right", test.path(index), 100.0 * own.pixel_accuracy());
-                    items.push(item(&beside(&panels(pair, &predicted)), caption)?);
-                }
-            }
-            context.progress("test", (start + count) as u64, total as u64, "pictures");
-        }
-        guard.check()?;
-        let legend = names.iter().take(24).enumerate().map(|(class, name)| format!("{class} {name}"));
-        let gallery = Gallery {
-            title: "Segmentation".into(),
-            caption: format!(
-                "Test pictures; left: the picture, middle: predicted, right: ground truth. Colours are PASCAL VOC's, by \
-                 class: {}{}. Void is left as it is.",
-                legend.collect::<Vec<_>>().join(", "),
-                if names.len() > 24 { ", …" } else { "" }
-            ),
-            items,
-        };
-        Ok((confusion, gallery))
     }
 }
 
 /// Augmented pairs of a step.
 fn views(pairs: &Pairs, params: &Params, epoch: u64, indices: &[usize]) -> Result<Batch> {
-    let size = params.size as usize;
-    let mut batch = Batch::with_room(indices.len(), size);
-    for &index in indices {
+    let size = params.size.unwrap_or_default() as usize;
+    let mut batch = Batch::default();
+    for (&index, at) in indices.iter().zip(0..) {
         let stream = Stream::new(params.seed, "segment", epoch, index as u64, 0);
-        batch.push(&augmented(&*pairs.get(index)?, &params.augment, params.profile, size, stream));
+        let view = augmented(&*pairs.get(index)?, &params.augment, params.profile, size, stream);
+        if at == 0 {
+            (batch.width, batch.height) = (view.picture.width, view.picture.height);
+        }
+        if (batch.width, batch.height) != (view.picture.width, view.picture.height) {
+            return Err(format!(
+                "`zoom` takes pictures as they are, so they must have one size: `{}` is {}x{} and `{}` is {}x{}; use \
+                 `warp` or `crop`",
+                pairs.path(indices[0]),
+                batch.width,
+                batch.height,
+                pairs.path(index),
+                view.picture.width,
+                view.picture.height
+            )
+            .into());
+        }
+        batch.pictures.extend_from_slice(&view.picture.data);
+        batch.classes.extend_from_slice(&view.mask.data);
     }
     Ok(batch)
-}
-
-/// The picture, the prediction over it, the ground truth over it.
-fn panels(pair: &Pair, predicted: &IndexMask) -> [harness_views::Picture; 3] {
-    let size = fit(pair.picture.width, pair.picture.height, LONGEST);
-    let over = |mask: &IndexMask, shown: fn(u8) -> bool| overlay(&pair.picture, mask, size, shown);
-    [over(&pair.mask, |_| false), over(predicted, |_| true), over(&pair.mask, |class| class != VOID)]
 }

@@ -103,10 +103,17 @@ fn colours_are_learned_and_everything_is_reported() {
     let counts = report["confusion"].as_array().unwrap().iter().flat_map(|row| row.as_array().unwrap());
     assert_eq!(counts.map(|count| count.as_u64().unwrap()).sum::<u64>(), 5 * 28 * 20);
     let gallery: Gallery = serde_json::from_slice(&bench.output(&job, &outcome, "overlays")).unwrap();
-    assert_eq!(gallery.items.len(), 5);
-    assert_eq!((gallery.items[0].width, gallery.items[0].height), (3 * 28 + 4, 20));
+    // Legend, matrix, five pictures.
+    assert_eq!(gallery.items.len(), 7);
+    assert_eq!((gallery.items[2].width, gallery.items[2].height), (3 * 28 + 4, 20));
+    assert_eq!(outcome.series["class_iou"].y.len(), 3);
+    assert_eq!((metrics["epoch"], metrics["last_miou"]), (12.0, metrics["miou"]));
+    let best = outcome.series["test_miou"].y.iter().copied().fold(0.0, f64::max);
+    assert_eq!(outcome.series["test_miou"].y[metrics["test_best_epoch"] as usize - 1], best);
+    assert!(best >= metrics["online_miou"]);
     let kind = harness_protocol::steps::kind("segment").unwrap();
-    let declared: BTreeSet<&str> = kind.metrics.iter().map(|metric| metric.name).collect();
+    let mut declared: BTreeSet<&str> = kind.metrics.iter().map(|metric| metric.name).collect();
+    declared.remove("holdout_miou");
     let given: BTreeSet<&str> = metrics.keys().chain(outcome.series.keys()).map(String::as_str).collect();
     assert_eq!(declared, given);
 }
@@ -116,7 +123,9 @@ fn a_resumed_run_ends_in_the_same_bytes() {
     let mut bench = Bench::new();
     let encoder = bench.encoder(&network());
     let (train, test) = (plain(&mut bench, "train", 13), plain(&mut bench, "test", 3));
-    let params = params(&encoder, &train, &test, json!({ "epochs": 3 }));
+    let change =
+        json!({ "epochs": 3, "select": { "holdout": { "share": 0.2 } }, "optimizer": { "adam": { "lr": 0.01 } } });
+    let params = params(&encoder, &train, &test, change);
     let whole = bench.job("whole", "segment", params.clone());
     let uninterrupted = bench.run(&whole).outcome();
     // Stopped in the middle of an epoch, and again right after one.
@@ -151,6 +160,85 @@ fn a_resumed_run_ends_in_the_same_bytes() {
     let ended = bench.run(&broken);
     assert!(ended.said.iter().any(|m| matches!(m, FromWorker::Log { level, .. } if level == "warn")));
     assert_eq!(ended.outcome().metrics, uninterrupted.metrics);
+}
+
+/// The three ways of choosing an epoch, read from one run's curves.
+#[test]
+fn the_epoch_that_counts_is_chosen_as_said() {
+    let mut bench = Bench::new();
+    let encoder = bench.encoder(&network());
+    let (train, test) = (plain(&mut bench, "train", 20), plain(&mut bench, "test", 4));
+    let first_best = |points: &[f64]| {
+        let best = points.iter().copied().fold(0.0, f64::max);
+        points.iter().position(|&value| value == best).unwrap() + 1
+    };
+    let base = json!({ "epochs": 5, "optimizer": { "sgd": { "lr": 0.2 } } });
+    let with = |change: Value| {
+        let mut all = base.clone();
+        all.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        all
+    };
+    let job =
+        bench.job("held", "segment", params(&encoder, &train, &test, with(json!({ "select": { "holdout": {} } }))));
+    let held = bench.run(&job).outcome();
+    assert_eq!(held.metrics["epoch"], first_best(&held.series["holdout_miou"].y) as f64);
+    assert_eq!(held.series["holdout_miou"].x.len(), 5);
+
+    let job = bench.job("official", "segment", params(&encoder, &train, &test, with(json!({ "profile": "official" }))));
+    let ended = bench.run(&job);
+    let warned = |m: &FromWorker| matches!(m, FromWorker::Log { level, text, .. } if level == "warn" && text.contains("best on test"));
+    assert!(ended.said.iter().any(warned));
+    let official = ended.outcome();
+    assert_eq!(official.metrics["epoch"], first_best(&official.series["test_miou"].y) as f64);
+    assert_eq!(official.metrics["miou"], official.metrics["test_best_miou"]);
+
+    let job = bench.job("rare", "segment", params(&encoder, &train, &test, with(json!({ "every": 3 }))));
+    assert_eq!(bench.run(&job).outcome().series["test_miou"].x, [3.0, 5.0]);
+}
+
+#[test]
+fn crops_and_whole_pictures_are_learned_from_too() {
+    let mut bench = Bench::new();
+    let encoder = bench.encoder(&network());
+    let (train, test) = (plain(&mut bench, "train", 8), plain(&mut bench, "test", 3));
+    let deeplab = json!({ "deeplab": { "channels": 8, "rates": [1, 2] } });
+    for (change, square) in [
+        (json!({ "preset": "cityscapes", "augment": { "crop": {} }, "size": 24 }), true),
+        (
+            json!({ "preset": "nyud_mtl", "augment": { "zoom": {} }, "size": null, "head": deeplab, "dilated": 2 }),
+            false,
+        ),
+    ] {
+        let job = bench.job(&format!("a{square}"), "segment", params(&encoder, &train, &test, change));
+        let outcome = bench.run(&job).outcome();
+        // The network sees test pictures as they are.
+        assert_eq!(outcome.metrics["miou"], outcome.metrics["online_miou"]);
+    }
+    let odd = |item: u64, picture: &mut Picture, mask: &mut IndexMask| {
+        if item == 1 {
+            (*picture, *mask) = (picture.cropped(0, 0, 20, 20), mask.cropped(0, 0, 20, 20));
+        }
+    };
+    let train = dataset(&mut bench, "odd", 4, odd, |_| ());
+    let change = json!({ "augment": { "zoom": {} }, "size": null });
+    let message = bench.run(&bench.job("odd", "segment", params(&encoder, &train, &test, change))).message();
+    assert!(message.contains("`zoom` takes pictures as they are") && message.contains("20x20"), "{message}");
+}
+
+#[test]
+fn what_the_masks_lack_is_told() {
+    let mut bench = Bench::new();
+    let encoder = bench.encoder(&network());
+    let without = |item: u64, _: &mut Picture, mask: &mut IndexMask| {
+        let void = item == 3;
+        mask.data.iter_mut().for_each(|value| *value = if void { 255 } else { u8::from(*value == 1) });
+    };
+    let train = dataset(&mut bench, "train", 5, without, |_| ());
+    let test = plain(&mut bench, "test", 2);
+    let ended = bench.run(&bench.job("a", "segment", params(&encoder, &train, &test, json!({ "epochs": 1 }))));
+    let said = format!("{:?}", ended.said);
+    assert!(said.contains("train has no pixel of `blue`"), "{said}");
+    assert!(said.contains("every pixel of 1 pictures of train is void, first `03.png`"), "{said}");
 }
 
 #[test]
@@ -205,6 +293,11 @@ fn what_cannot_be_used_is_named() {
     let bad = dataset(&mut bench, "smaller", 4, smaller, |_| ());
     let message = failed(&bench, &encoder, &good, &bad, json!({}));
     assert!(message.contains("`01.mask.png` is 28x20") && message.contains("`01.png` is 20x20"), "{message}");
+
+    // As published such a mask is resized.
+    let change = json!({ "profile": "official", "epochs": 1 });
+    let outcome = bench.run(&bench.job("y", "segment", params(&encoder, &good, &bad, change))).outcome();
+    assert!(outcome.metrics["miou"] > 0.0);
 
     let other = dataset(&mut bench, "others", 4, |_, _, _| (), |manifest| manifest.mask_classes[1] = "green".into());
     let message = failed(&bench, &encoder, &good, &other, json!({}));
