@@ -5,6 +5,7 @@
 //! data (verified, decoded, in order) -> model -> loss -> optim
 //! ```
 
+pub mod cluster;
 pub mod context;
 pub mod control;
 pub mod data;

@@ -2,6 +2,7 @@
 //! `golden/segmentation.py` made the values.
 
 use std::collections::BTreeMap;
+use std::f64::consts::TAU;
 
 use harness_protocol::model::{Architecture, Resnet as Config};
 use harness_protocol::steps::{Deeplab, Fcn, SegmentHead};
@@ -30,10 +31,10 @@ struct Golden {
 
 const CLASSES: i64 = 21;
 
-/// scale · sin(step · n + phase), n from 1.
+/// scale · sin(step · n² + phase), n from 1.
 fn wave(shape: &[i64], step: f64, phase: f64, scale: f64) -> Tensor {
     let count = shape.iter().product::<i64>();
-    let values: Vec<f64> = (1..=count).map(|n| scale * (step * n as f64 + phase).sin()).collect();
+    let values: Vec<f64> = (1..=count).map(|n| n as f64).map(|n| scale * (step * n * n % TAU + phase).sin()).collect();
     Tensor::from_slice(&values).reshape(shape)
 }
 
@@ -91,13 +92,16 @@ fn check(name: &str, head: &SegmentHead, dilated: u64, kind: Kind, tolerance: f6
     let x = wave(&[2, 3, 65, 80], 0.9, 0.3, 1.5).to_kind(kind);
     let classes: Vec<i64> =
         (0..2 * 65 * 80).map(|n| n % 23).map(|class| if class > 20 { 255 } else { class }).collect();
-    let scores = network.forward(&x, Mode::TRAIN);
-    let y = Tensor::from_slice(&classes).reshape([2, 65, 80]);
-    let loss = scores.cross_entropy_loss(&y, None::<&Tensor>, Reduction::Mean, 255, 0.0);
-    close(&format!("{name}, training"), &scores, &golden.train, tolerance);
-    let value = loss.double_value(&[]);
-    assert!((value / golden.loss - 1.0).abs() < tolerance, "{name}: loss {value} and {}", golden.loss);
+    let scores = tch::no_grad(|| network.forward(&x, Mode::Eval));
+    close(&format!("{name}, evaluation"), &scores, &golden.eval, tolerance);
+    // In single precision batch norm over two small pictures amplifies rounding (PyTorch against itself: 2e-4).
     if kind == Kind::Double {
+        let scores = network.forward(&x, Mode::TRAIN);
+        let y = Tensor::from_slice(&classes).reshape([2, 65, 80]);
+        let loss = scores.cross_entropy_loss(&y, None::<&Tensor>, Reduction::Mean, 255, 0.0);
+        close(&format!("{name}, training"), &scores, &golden.train, tolerance);
+        let value = loss.double_value(&[]);
+        assert!((value / golden.loss - 1.0).abs() < tolerance, "{name}: loss {value} and {}", golden.loss);
         loss.backward();
         for (weight, [sum, norm]) in &golden.gradients {
             let gradient = network.store.get(weight).unwrap().grad();
@@ -106,8 +110,6 @@ fn check(name: &str, head: &SegmentHead, dilated: u64, kind: Kind, tolerance: f6
             assert!((ours[0] - sum).abs() < tolerance * norm * 100.0, "{name}, {weight}: {ours:?} and {sum}");
         }
     }
-    let scores = tch::no_grad(|| network.forward(&x, Mode::Eval));
-    close(&format!("{name}, evaluation"), &scores, &golden.eval, tolerance);
 }
 
 #[test]
@@ -116,6 +118,6 @@ fn scores_equal_torchvisions() {
     let deeplab = SegmentHead::Deeplab(Deeplab { dropout: 0.0, ..Deeplab::default() });
     for (name, head, dilated) in [("fcn", fcn, 1), ("deeplab", deeplab, 2)] {
         check(name, &head, dilated, Kind::Double, 1e-9);
-        check(name, &head, dilated, Kind::Float, 1e-4);
+        check(name, &head, dilated, Kind::Float, 1e-5);
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod cifar;
 pub mod cityscapes;
+pub mod cluster_segment;
 pub mod command;
 pub mod concat;
 pub mod davis;
@@ -19,6 +20,7 @@ pub mod mask_labels;
 pub mod nyud;
 pub mod pretrain;
 pub mod propagate;
+pub mod retrieve;
 pub mod scenes;
 pub mod score_video;
 pub mod segment;
@@ -29,6 +31,7 @@ pub mod voc_segmentation;
 
 pub use cifar::Cifar;
 pub use cityscapes::Cityscapes;
+pub use cluster_segment::{ClusterRegions, ClusterSegment, SaliencyMasks};
 pub use command::{Command, Declared};
 pub use concat::Concat;
 pub use davis::{Davis, Year};
@@ -46,6 +49,7 @@ pub use mask_labels::MaskLabels;
 pub use nyud::Nyud;
 pub use pretrain::{BatchNorm, Checkpoints, Contrast, KnnMonitor, Moco, Monitor, Pretrain, Supervised};
 pub use propagate::{Propagate, PropagateLayer, PropagateProfile};
+pub use retrieve::{KmeansRegions, Regions, Retrieve, SaliencyRegions};
 pub use scenes::{Domain, Scenes};
 pub use score_video::{ReadMasks, ScoreVideo};
 pub use segment::{
@@ -62,6 +66,7 @@ use crate::kind::KindInfo;
 pub const ALL: &[KindInfo] = &[
     KindInfo::of::<Cifar>(),
     KindInfo::of::<Cityscapes>(),
+    KindInfo::of::<ClusterSegment>(),
     KindInfo::of::<Command>(),
     KindInfo::of::<Concat>(),
     KindInfo::of::<Davis>(),
@@ -79,6 +84,7 @@ pub const ALL: &[KindInfo] = &[
     KindInfo::of::<Nyud>(),
     KindInfo::of::<Pretrain>(),
     KindInfo::of::<Propagate>(),
+    KindInfo::of::<Retrieve>(),
     KindInfo::of::<Scenes>(),
     KindInfo::of::<ScoreVideo>(),
     KindInfo::of::<Segment>(),

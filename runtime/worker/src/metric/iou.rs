@@ -33,6 +33,19 @@ impl Confusion {
         }
     }
 
+    /// Counts `pixels` of one class that were given one.
+    ///
+    /// # Panics
+    /// If one of the two is outside the classes.
+    pub fn count(&mut self, truth: usize, predicted: usize, pixels: u64) {
+        assert!(
+            truth < self.classes && predicted < self.classes,
+            "classes {truth} and {predicted} of {}",
+            self.classes
+        );
+        self.counts[truth * self.classes + predicted] += pixels;
+    }
+
     /// Adds the pixels of another matrix of the same classes.
     pub fn merge(&mut self, other: &Self) {
         self.counts.iter_mut().zip(&other.counts).for_each(|(ours, theirs)| *ours += theirs);
@@ -83,14 +96,18 @@ impl Confusion {
     ///
     /// As published, classes that the truth does not have count 0; repaired, they are left out. 0 without any pixel.
     pub fn miou(&self, profile: Profile) -> f64 {
+        self.mean_of(&(0..self.classes).collect::<Vec<_>>(), profile)
+    }
+
+    /// The same over some of the classes.
+    ///
+    /// # Panics
+    /// If one of them is outside the classes.
+    pub fn mean_of(&self, classes: &[usize], profile: Profile) -> f64 {
         let present: Vec<bool> = self.rows().map(|row| row.iter().any(|&count| count > 0)).collect();
-        let values: Vec<f64> = self
-            .per_class()
-            .into_iter()
-            .zip(present)
-            .filter(|&(_, present)| present || profile == Profile::Official)
-            .map(|(iou, _)| iou.unwrap_or(0.0))
-            .collect();
+        let each = self.per_class();
+        let counted = classes.iter().filter(|&&class| present[class] || profile == Profile::Official);
+        let values: Vec<f64> = counted.map(|&class| each[class].unwrap_or(0.0)).collect();
         if values.is_empty() { 0.0 } else { values.iter().sum::<f64>() / values.len() as f64 }
     }
 
@@ -123,6 +140,16 @@ mod tests {
         assert!((confusion.miou(Profile::Official) - 0.25).abs() < 1e-12);
         assert!((confusion.miou(Profile::Fixed) - 0.5).abs() < 1e-12);
         assert!((confusion.pixel_accuracy() - 0.6).abs() < 1e-12);
+    }
+
+    #[test]
+    fn some_classes_can_be_averaged_alone() {
+        let mut confusion = sample();
+        assert!((confusion.mean_of(&[1, 2], Profile::Fixed) - 1.0 / 3.0).abs() < 1e-12);
+        assert!((confusion.mean_of(&[1, 2], Profile::Official) - 1.0 / 6.0).abs() < 1e-12);
+        assert_eq!(confusion.mean_of(&[2], Profile::Fixed), 0.0);
+        confusion.count(2, 2, 7);
+        assert_eq!(confusion.mean_of(&[2], Profile::Fixed), 1.0);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! How each kind of step runs: one file per kind, of the same name as in the protocol.
 
 pub mod animation;
+pub mod cluster_segment;
 pub mod embed;
 pub mod encoder;
 pub mod knn;
@@ -9,8 +10,10 @@ pub mod linear_svm;
 pub mod overlay;
 pub mod pretrain;
 pub mod propagate;
+pub mod retrieve;
 pub mod score_video;
 pub mod segment;
+pub mod segments;
 #[cfg(test)]
 mod tests;
 pub mod video;
@@ -41,12 +44,14 @@ const fn run_of<T: StepKind>(run: fn(&Context) -> Result<Outcome>) -> Run {
 /// Every kind that this worker runs, sorted by name.
 pub const ALL: &[Run] = &[
     run_of::<harness_protocol::steps::Embed>(embed::run),
+    run_of::<harness_protocol::steps::ClusterSegment>(cluster_segment::run),
     run_of::<harness_protocol::steps::Encoder>(encoder::run),
     run_of::<harness_protocol::steps::Knn>(knn::run),
     run_of::<harness_protocol::steps::LinearProbe>(linear_probe::run),
     run_of::<harness_protocol::steps::LinearSvm>(linear_svm::run),
     run_of::<harness_protocol::steps::Pretrain>(pretrain::run),
     run_of::<harness_protocol::steps::Propagate>(propagate::run),
+    run_of::<harness_protocol::steps::Retrieve>(retrieve::run),
     run_of::<harness_protocol::steps::ScoreVideo>(score_video::run),
     run_of::<harness_protocol::steps::Segment>(segment::run),
 ];

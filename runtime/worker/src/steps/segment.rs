@@ -5,7 +5,7 @@ pub mod pairs;
 pub mod report;
 pub mod score;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

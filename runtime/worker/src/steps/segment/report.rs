@@ -41,6 +41,15 @@ fn listed(confusion: &Confusion, names: &[String]) -> String {
     each.collect::<Vec<_>>().join(", ")
 }
 
+/// What a picture of a confusion matrix shows.
+pub fn matrix_caption(confusion: &Confusion, names: &[String]) -> String {
+    format!(
+        "Confusion matrix: rows are the truth, columns (in the same order) the prediction; the darker, the larger the share \
+         of the row. IoU in percent: {}.",
+        listed(confusion, names)
+    )
+}
+
 /// The legend, the confusion matrix, and predictions beside the truth.
 ///
 /// # Errors
@@ -48,14 +57,7 @@ fn listed(confusion: &Confusion, names: &[String]) -> String {
 pub fn gallery(test: &Pairs, shown: &Shown, score: &Score, names: &[String]) -> Result<Gallery> {
     let mut items = vec![
         item(&legend(names), "Colours of the classes; void is left as it is.".into())?,
-        item(
-            &matrix(score.full.rows(), names),
-            format!(
-                "Confusion matrix: rows are the truth, columns (in the same order) the prediction; the darker, the larger \
-                 the share of the row. IoU in percent: {}.",
-                listed(&score.full, names)
-            ),
-        )?,
+        item(&matrix(score.full.rows(), names), matrix_caption(&score.full, names))?,
     ];
     items.extend(overlays(test, shown, names.len())?);
     Ok(Gallery {

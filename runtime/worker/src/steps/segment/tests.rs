@@ -33,7 +33,7 @@ fn scene(item: u64) -> (Picture, IndexMask) {
 }
 
 /// Adds a dataset of `count` scenes; `edit` may change pairs and the manifest.
-fn dataset(
+pub(crate) fn dataset(
     bench: &mut Bench,
     name: &str,
     count: u64,
@@ -63,11 +63,11 @@ fn dataset(
     bench.input("masked_images", &serde_json::to_vec(&manifest).unwrap(), Some(data))
 }
 
-fn plain(bench: &mut Bench, name: &str, count: u64) -> Value {
+pub(crate) fn plain(bench: &mut Bench, name: &str, count: u64) -> Value {
     dataset(bench, name, count, |_, _, _| (), |_| ())
 }
 
-fn network() -> Encoder {
+pub(crate) fn network() -> Encoder {
     let architecture = Architecture::Resnet18(Resnet { stem: Stem::Small, width: 0.0625 });
     Encoder::random(architecture, [0.5; 3], [0.25; 3], 1).unwrap()
 }

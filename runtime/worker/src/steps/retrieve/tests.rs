@@ -1,0 +1,117 @@
+//! Retrieval on pictures whose classes are colours.
+
+use harness_protocol::manifest::ImageManifest;
+use harness_protocol::{FromWorker, Gallery};
+use harness_views::{IndexMask, Picture};
+use serde_json::{Value, json};
+
+use crate::model::Encoder;
+use crate::steps::segment::tests::{dataset, network, plain};
+use crate::testing::Bench;
+
+fn params(encoder: &Value, train: &Value, test: &Value, change: Value) -> Value {
+    let mut params = json!({ "encoder": encoder, "train": train, "test": test, "size": 32, "dilated": 2 });
+    params.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+    params
+}
+
+/// Only the red rectangle is salient, the blue one is ground.
+fn red(_: u64, _: &mut Picture, mask: &mut IndexMask) {
+    mask.data.iter_mut().for_each(|value| *value = u8::from(*value == 1));
+}
+
+#[test]
+fn segments_of_positions_are_named_and_everything_is_reported() {
+    let mut bench = Bench::new();
+    let encoder = bench.encoder(&network());
+    let (train, test) = (plain(&mut bench, "train", 12), plain(&mut bench, "test", 5));
+    let change = json!({ "regions": { "kmeans": { "k": 4, "restarts": 3 } }, "subset": ["red"], "seed": 3 });
+    let job = bench.job("a", "retrieve", params(&encoder, &train, &test, change));
+    let outcome = bench.run(&job).outcome();
+    let metrics = &outcome.metrics;
+    assert!(metrics["miou"] > metrics["floor_miou"], "{metrics:?}");
+    assert_eq!(metrics["floor_miou"], metrics["background_miou"]);
+    assert_eq!((metrics["bank"], metrics["subset_floor_miou"]), (48.0, 0.0));
+    let report: Value = serde_json::from_slice(&bench.output(&job, &outcome, "confusion")).unwrap();
+    let counts = report["confusion"].as_array().unwrap().iter().flat_map(|row| row.as_array().unwrap());
+    assert_eq!(counts.map(|count| count.as_u64().unwrap()).sum::<u64>(), 5 * 32 * 32);
+    let gallery: Gallery = serde_json::from_slice(&bench.output(&job, &outcome, "segments")).unwrap();
+    assert_eq!(gallery.items.len(), 2 + 2 * 5);
+    assert!(gallery.items[3].caption.contains("nearest: "), "{}", gallery.items[3].caption);
+    let again = bench.run(&bench.job("b", "retrieve", job.params.clone())).outcome();
+    assert_eq!(again.metrics, outcome.metrics);
+    let declared = harness_protocol::steps::kind("retrieve").unwrap().metrics;
+    assert!(metrics.keys().chain(outcome.series.keys()).all(|name| declared.iter().any(|metric| metric.name == name)));
+}
+
+/// What is salient is the red rectangle alone, so perfect names give it whole and nothing of the blue one.
+#[test]
+fn salient_segments_take_one_name_and_the_rest_is_background() {
+    let mut bench = Bench::new();
+    let encoder = bench.encoder(&network());
+    let (train, test) = (dataset(&mut bench, "train", 6, red, |_| ()), dataset(&mut bench, "test", 4, red, |_| ()));
+    let regions = json!({ "saliency": { "train": train, "test": test } });
+    let job = bench.job("a", "retrieve", params(&encoder, &train, &test, json!({ "regions": regions, "size": 28 })));
+    let outcome = bench.run(&job).outcome();
+    // Every salient segment is red, so each is named right, whatever the features.
+    assert_eq!((outcome.metrics["full_miou"], outcome.metrics["bank"]), (1.0, 6.0));
+    assert_eq!(outcome.series["class_iou"].y, [1.0, 1.0, 0.0]);
+    // As published the class that is nowhere counts 0.
+    let change = json!({ "regions": regions, "profile": "official" });
+    let official = bench.run(&bench.job("b", "retrieve", params(&encoder, &train, &test, change))).outcome();
+    assert_eq!(official.metrics["miou"], 2.0 / 3.0);
+}
+
+#[test]
+fn what_cannot_be_used_is_named() {
+    let mut bench = Bench::new();
+    let encoder = bench.encoder(&network());
+    let (train, test) = (plain(&mut bench, "train", 4), plain(&mut bench, "test", 2));
+    let run = |bench: &Bench, encoder: &Value, train: &Value, change: Value| {
+        bench.run(&bench.job("x", "retrieve", params(encoder, train, &test, change)))
+    };
+
+    let regions = json!({ "saliency": { "train": train, "test": train } });
+    let message = run(&bench, &encoder, &train, json!({ "regions": regions })).message();
+    assert!(message.contains("2 of 2 pictures of test have no saliency mask, first `00.png`"), "{message}");
+
+    let none = |item: u64, _: &mut Picture, mask: &mut IndexMask| {
+        if item == 1 {
+            mask.data.fill(0);
+        }
+    };
+    // Names of five letters: the same pictures as train.
+    let salient = dataset(&mut bench, "salie", 4, none, |_| ());
+    let regions = json!({ "saliency": { "train": salient, "test": test } });
+    let ended = run(&bench, &encoder, &train, json!({ "regions": regions }));
+    let told = |m: &FromWorker| {
+        matches!(m, FromWorker::Log { level, text, .. } if level == "warn"
+            && text == "1 of 4 pictures of train have no salient pixel, first `01.png`")
+    };
+    assert!(ended.said.iter().any(told), "{:?}", ended.said);
+    assert_eq!(ended.outcome().metrics["bank"], 3.0);
+
+    let nothing = |_: u64, _: &mut Picture, mask: &mut IndexMask| mask.data.fill(0);
+    let empty = dataset(&mut bench, "empty", 4, nothing, |_| ());
+    let regions = json!({ "saliency": { "train": empty, "test": test } });
+    let message = run(&bench, &encoder, &train, json!({ "regions": regions })).message();
+    assert!(message.contains("no picture of train has a salient pixel"), "{message}");
+    // Nothing but background in the bank's masks.
+    let message = run(&bench, &encoder, &empty, json!({ "background": false })).message();
+    assert!(message.contains("no segment of train has a class"), "{message}");
+
+    let void = |_: u64, _: &mut Picture, mask: &mut IndexMask| mask.data.fill(255);
+    let void = dataset(&mut bench, "void", 4, void, |_| ());
+    let message = run(&bench, &encoder, &void, json!({})).message();
+    assert!(message.contains("every pixel of train is void"), "{message}");
+
+    let message = run(&bench, &encoder, &train, json!({ "subset": ["green"] })).message();
+    assert!(message.contains("`green`") && message.contains("ground, red, blue"), "{message}");
+    let pixels = bench.encoder(&Encoder::Pixels(4));
+    let message = run(&bench, &pixels, &train, json!({})).message();
+    assert!(message.contains("`retrieve` needs a network"), "{message}");
+    let other =
+        dataset(&mut bench, "other", 4, |_, _, _| (), |m: &mut ImageManifest| m.mask_classes[1] = "green".into());
+    let message = run(&bench, &encoder, &other, json!({})).message();
+    assert!(message.contains("1 is `green` in train and `red` in test"), "{message}");
+}
