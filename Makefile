@@ -5,7 +5,7 @@ export PATH := $(PATH):$(CURDIR)/.tools/cmake/cmake/data/bin
 CARGO ?= cargo
 HARNESS := target/release/harness
 
-.PHONY: quickstart test build setup bench bench-classify bench-engine bench-video bench-views soak fmt clean
+.PHONY: quickstart test build setup bench bench-classify bench-engine bench-train bench-video bench-views soak fmt clean
 
 quickstart: build        ## run experiments/quickstart.exp and say where its summary is
 	$(HARNESS) run experiments/quickstart.exp
@@ -25,6 +25,7 @@ setup:                   ## what the build needs: libtorch, cmake, nasm
 bench: build             ## speed, as ratios measured alternately in one run
 	$(MAKE) bench-views
 	$(MAKE) bench-video
+	$(MAKE) bench-train
 	$(MAKE) bench-classify
 	python3 tests/bench/engine.py $(BENCH)
 
@@ -34,6 +35,10 @@ bench-engine: build      ## the engine alone, beside make; BENCH="--peers DIR" a
 bench-views: setup       ## the picture path beside torchvision's with Pillow
 	$(CARGO) build --release --locked -p harness-views --example throughput
 	tests/bench/python tests/bench/views.py target/release/examples/throughput
+
+bench-train: setup       ## training on the CPU beside PyTorch; BENCH_TRAIN="--rounds 9" is passed on
+	$(CARGO) build --release --locked -p harness-worker --example train_step
+	OMP_NUM_THREADS=1 tests/bench/python tests/bench/train_step.py $(BENCH_TRAIN)
 
 soak: build              ## kills, damage, a full disk, I/O errors and eight processes, for minutes, with a count
 	$(CARGO) test --release --locked -p harness-tests --test soak -- --ignored --nocapture

@@ -41,20 +41,54 @@ pub struct MetricInfo {
     pub percent: bool,
     /// The metric of the same step that a trivial predictor reaches, and what that predictor is.
     pub floor: Option<(&'static str, &'static str)>,
+    /// Time and the like: differs between runs that give the same bytes, so nothing is concluded from it.
+    pub varies: bool,
 }
 
 impl MetricInfo {
     /// A share in 0..1 on a test split, more is better.
     pub const fn share(name: &'static str, doc: &'static str) -> Self {
-        Self { name, doc, series: false, higher_is_better: true, on_test: true, percent: true, floor: None }
+        Self {
+            name,
+            doc,
+            series: false,
+            higher_is_better: true,
+            on_test: true,
+            percent: true,
+            floor: None,
+            varies: false,
+        }
     }
     /// A number that only describes.
     pub const fn number(name: &'static str, doc: &'static str) -> Self {
-        Self { name, doc, series: false, higher_is_better: false, on_test: false, percent: false, floor: None }
+        Self {
+            name,
+            doc,
+            series: false,
+            higher_is_better: false,
+            on_test: false,
+            percent: false,
+            floor: None,
+            varies: false,
+        }
     }
     /// A curve.
     pub const fn curve(name: &'static str, doc: &'static str) -> Self {
-        Self { name, doc, series: true, higher_is_better: false, on_test: false, percent: false, floor: None }
+        Self {
+            name,
+            doc,
+            series: true,
+            higher_is_better: false,
+            on_test: false,
+            percent: false,
+            floor: None,
+            varies: false,
+        }
+    }
+    /// That differs between runs of the same bytes.
+    pub const fn varying(mut self) -> Self {
+        self.varies = true;
+        self
     }
     /// What every dataset of pictures reports of itself.
     pub const CLASSES: &'static [Self] = &[

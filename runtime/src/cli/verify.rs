@@ -251,6 +251,12 @@ fn judge(step: &Step, stored: &Record, again: &Record, tolerance: Option<f64>) -
         compared.push(Compared { what: "output", name, same, near: same, stored: was, now });
     }
     for name in names(stored.metrics.keys().collect(), again.metrics.keys().collect()) {
+        if info
+            .and_then(|info| info.metrics.iter().find(|metric| metric.name == name))
+            .is_some_and(|metric| metric.varies)
+        {
+            continue;
+        }
         let text = |value: Option<&f64>| value.map_or("none".into(), |value| value.to_string());
         let (was, now) = (stored.metrics.get(&name), again.metrics.get(&name));
         let pair = was.copied().zip(now.copied());

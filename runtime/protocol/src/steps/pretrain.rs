@@ -267,7 +267,8 @@ impl StepKind for Pretrain {
         MetricInfo::number(
             "device_hours",
             "Hours that devices were at it, watching left out; differs from run to run.",
-        ),
+        )
+        .varying(),
         MetricInfo::curve("loss", "Mean loss of each epoch, nats."),
         MetricInfo::curve("lr", "Learning rate of each epoch."),
         MetricInfo {

@@ -167,15 +167,16 @@ def case(block, depths, small_stem, mlp, symmetric, small_crops, neighbours, gro
     }
 
 
-near = {"k": 3, "weight": 0.4, "enqueue": "last"}
-json.dump(
-    {
-        "two crops": case(BasicBlock, [2, 2, 2, 2], True, True, False, 0, None, 2),
-        "symmetric, linear head": case(BasicBlock, [2, 2, 2, 2], True, False, True, 0, None, 4),
-        "small crops and neighbours": case(BasicBlock, [2, 2, 2, 2], True, True, False, 2, near, 2),
-        "neighbours, published order": case(BasicBlock, [2, 2, 2, 2], True, True, False, 0, {**near, "enqueue": "first"}, 1),
-        "ImageNet stem": case(BasicBlock, [2, 2, 2, 2], False, True, False, 0, None, 2, 64),
-    },
-    sys.stdout,
-    indent=0,
-)
+if __name__ == "__main__":
+    near = {"k": 3, "weight": 0.4, "enqueue": "last"}
+    json.dump(
+        {
+            "two crops": case(BasicBlock, [2, 2, 2, 2], True, True, False, 0, None, 2),
+            "symmetric, linear head": case(BasicBlock, [2, 2, 2, 2], True, False, True, 0, None, 4),
+            "small crops and neighbours": case(BasicBlock, [2, 2, 2, 2], True, True, False, 2, near, 2),
+            "neighbours, published order": case(BasicBlock, [2, 2, 2, 2], True, True, False, 0, {**near, "enqueue": "first"}, 1),
+            "ImageNet stem": case(BasicBlock, [2, 2, 2, 2], False, True, False, 0, None, 2, 64),
+        },
+        sys.stdout,
+        indent=0,
+    )
