@@ -73,11 +73,10 @@ fn embed(id: usize, params: Map<String, Value>, user: &Step, split: &str, steps:
         let step = reference.and_then(|reference| reference["step"].as_u64()).and_then(|at| steps.get(at as usize));
         let output = reference.and_then(|reference| reference["output"].as_str()).unwrap_or_default();
         let label = step.map_or("?", |step| step.label.as_str());
-        if output.is_empty() || output == "encoder" || output == "images" {
-            label.into()
-        } else {
-            format!("{label}.{output}")
-        }
+        // The first output of a kind is what its bare name stands for.
+        let outputs = step.and_then(|step| harness_protocol::steps::kind(&step.kind)).map(|kind| kind.outputs);
+        let bare = outputs.and_then(|outputs| outputs.first()).is_some_and(|first| first.name == output);
+        if bare || output.is_empty() { label.to_string() } else { format!("{label}.{output}") }
     };
     let layer = params.get("layer").and_then(Value::as_str).map(|layer| format!(", {layer}")).unwrap_or_default();
     let mut label = format!("features({}, {}{layer})", name(params.get("encoder")), name(params.get("data")));
