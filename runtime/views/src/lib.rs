@@ -17,7 +17,7 @@ pub mod picture;
 pub mod recipe;
 pub mod resize;
 pub mod rng;
-
+pub mod sheet;
 mod simd;
 pub mod tone;
 pub mod warp;

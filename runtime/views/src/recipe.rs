@@ -232,7 +232,7 @@ pub fn views(picture: &Picture, recipe: &Recipe, key: ViewKey) -> Vec<Picture> {
 fn view(picture: &Picture, recipe: &Recipe, crop: &Crop, plan: &Plan) -> Picture {
     let CropBox { top, left, height, width, .. } = plan.place;
     let (augment, side) = (&recipe.augment, crop.size);
-    let flipped = plan.draws.flip < augment.flip;
+    let flipped = plan.draws.flips(augment);
     let Some(operations) = plan.auto_augment else {
         let view = resize_crop(picture, (left, top, width, height), side, side, Filter::Bilinear);
         return plan.draws.apply(view, augment);
@@ -249,6 +249,14 @@ fn view(picture: &Picture, recipe: &Recipe, crop: &Crop, plan: &Plan) -> Picture
     };
     operations.into_iter().flatten().for_each(|operation| operation.apply(&mut view));
     view
+}
+
+/// One operation of the jitter.
+enum Change {
+    Brightness(f64),
+    Contrast(f64),
+    Saturation(f64),
+    Hue(f64),
 }
 
 /// The random numbers of a view's augmentation, each uniform in 0..1 where nothing else is said. All are drawn whether
@@ -281,30 +289,63 @@ impl Draws {
         }
     }
 
+    /// Whether the view is flipped.
+    pub fn flips(&self, augment: &Augment) -> bool {
+        self.flip < augment.flip
+    }
+
+    /// The blur's radius, if there is any.
+    fn radius(&self, augment: &Augment) -> Option<f64> {
+        let blur = augment.blur.filter(|blur| self.blur < blur.probability)?;
+        Some(blur.sigma.0 + (blur.sigma.1 - blur.sigma.0) * self.radius)
+    }
+
+    /// The operations of the jitter in their order, if there is any.
+    fn jitter(&self, augment: &Augment) -> Option<Vec<Change>> {
+        let jitter = augment.jitter.filter(|jitter| self.jitter < jitter.probability)?;
+        let factor = |width: f64, draw: f64| (1.0 + width * draw).max(0.0);
+        let change = |operation: &usize| match operation {
+            0 => Change::Brightness(factor(jitter.brightness, self.factors[0])),
+            1 => Change::Contrast(factor(jitter.contrast, self.factors[1])),
+            2 => Change::Saturation(factor(jitter.saturation, self.factors[2])),
+            _ => Change::Hue(jitter.hue * self.factors[3]),
+        };
+        Some(self.order.iter().map(change).collect())
+    }
+
+    /// What [`Draws::apply`] does but for the flip, in words.
+    pub fn said(&self, augment: &Augment) -> Vec<String> {
+        let jitter = self.jitter(augment).map(|changes| {
+            let said = changes.iter().map(|change| match change {
+                Change::Brightness(factor) => format!("brightness {factor:.2}"),
+                Change::Contrast(factor) => format!("contrast {factor:.2}"),
+                Change::Saturation(factor) => format!("saturation {factor:.2}"),
+                Change::Hue(shift) => format!("hue {shift:+.3}"),
+            });
+            format!("jitter ({})", said.collect::<Vec<_>>().join(", "))
+        });
+        let grayscale = (self.grayscale < augment.grayscale).then(|| "grayscale".to_string());
+        let blur = self.radius(augment).map(|radius| format!("blur {radius:.2}"));
+        [jitter, grayscale, blur].into_iter().flatten().collect()
+    }
+
     /// Augments a view.
     pub fn apply(&self, mut view: Picture, augment: &Augment) -> Picture {
-        if let Some(jitter) = augment.jitter
-            && self.jitter < jitter.probability
-        {
-            let factors = self.factors;
-            for operation in &self.order {
-                match operation {
-                    0 => colour::brightness(&mut view, (1.0 + jitter.brightness * factors[0]).max(0.0)),
-                    1 => colour::contrast(&mut view, (1.0 + jitter.contrast * factors[1]).max(0.0)),
-                    2 => colour::saturation(&mut view, (1.0 + jitter.saturation * factors[2]).max(0.0)),
-                    _ => colour::hue(&mut view, jitter.hue * factors[3]),
-                }
+        for change in self.jitter(augment).into_iter().flatten() {
+            match change {
+                Change::Brightness(factor) => colour::brightness(&mut view, factor),
+                Change::Contrast(factor) => colour::contrast(&mut view, factor),
+                Change::Saturation(factor) => colour::saturation(&mut view, factor),
+                Change::Hue(shift) => colour::hue(&mut view, shift),
             }
         }
         if self.grayscale < augment.grayscale {
             colour::grayscale(&mut view);
         }
-        if let Some(blur) = augment.blur
-            && self.blur < blur.probability
-        {
-            blur::gaussian_blur(&mut view, blur.sigma.0 + (blur.sigma.1 - blur.sigma.0) * self.radius);
+        if let Some(radius) = self.radius(augment) {
+            blur::gaussian_blur(&mut view, radius);
         }
-        if self.flip < augment.flip { view.flipped() } else { view }
+        if self.flips(augment) { view.flipped() } else { view }
     }
 }
 
