@@ -140,7 +140,7 @@ impl Context {
             Token::Symbol(".") => at % 2 == 1,
             _ => false,
         });
-        context.names_field = context.takes_fields() && only_path && context.item.len() % 2 == 0;
+        context.names_field = context.takes_fields() && only_path && context.item.len().is_multiple_of(2);
         context
     }
 
