@@ -104,7 +104,8 @@ fn features(folder: &Path, threads: u32) -> Result<serde_json::Value, Failed> {
         std::fs::write(&file, bytes)?;
         Ok((digest(bytes), InputFiles { file, data }))
     };
-    let location = Location { path: folder.into(), form: LocationForm::Folder, prefix: String::new() };
+    let location =
+        Location { path: folder.into(), form: LocationForm::Folder, prefix: String::new(), parts: Vec::new() };
     let (data, data_files) = input("data", &serde_json::to_vec(&manifest)?, Some(location))?;
     let (weights, weight_files) = input("encoder", &encoder.encode()?, None)?;
     let artifact = |kind: &str, digest: &str| json!({ "$artifact": { "kind": kind, "digest": digest } });

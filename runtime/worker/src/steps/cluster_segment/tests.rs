@@ -18,7 +18,7 @@ fn params(encoder: &Value, test: &Value, change: Value) -> Value {
 
 /// One rectangle: red in even pictures, blue in odd ones.
 fn one(item: u64, picture: &mut Picture, mask: &mut IndexMask) {
-    let (class, colour) = if item % 2 == 0 { (1, [220, 30, 30]) } else { (2, [30, 30, 220]) };
+    let (class, colour) = if item.is_multiple_of(2) { (1, [220, 30, 30]) } else { (2, [30, 30, 220]) };
     mask.data.iter_mut().zip(picture.data.chunks_exact_mut(3)).for_each(|(value, pixel)| {
         let inside = *value == 1;
         *value = if inside { class } else { 0 };
