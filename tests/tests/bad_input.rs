@@ -154,7 +154,7 @@ fn why_names_the_field_and_the_file() {
     let file = test.harness(&["why", "a.exp", "photos"]).code(0);
     assert!(file.stdout.contains("cat/00.png changed"), "{}", file.stdout);
     let input = test.harness(&["why", "a.exp", "nearest"]).code(0);
-    assert!(input.stdout.contains("    data: another content, "), "{}", input.stdout);
+    assert!(input.stdout.contains("    data: `photos.all` has another content, "), "{}", input.stdout);
     let _ = test.harness(&["why", "a.exp", "nothing"]).code(2).says(&["nothing"]);
 }
 
@@ -307,7 +307,8 @@ linear_probe probe {
     }
     test.write("table.npy", table(7));
     let _ = failed(&test).says(&["vectors of train have 7 rows", "the dataset has 8 pictures"]);
-    test.write("a.exp", text.replace("k = 1 }", "k = 1, encoder = mine.all }"));
+    let both = text.replace("k = 1\n", "k = 1, encoder = look\n");
+    test.write("a.exp", both + "encoder look { source = pixels { size = 8 } }\n");
     let _ = test.harness(&["run", "a.exp"]).code(2).says(&["no encoder is needed"]);
     test.write("a.exp", text.replace(", features = cached", ""));
     let _ = test.harness(&["run", "a.exp"]).code(2).says(&["cannot be augmented", "features = cached"]);
