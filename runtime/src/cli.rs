@@ -12,6 +12,7 @@ pub mod plan;
 pub mod show;
 pub mod status;
 pub mod verify;
+pub mod views;
 pub mod watch;
 pub mod why;
 
@@ -47,6 +48,8 @@ pub enum Command {
     Plan(plan::Plan),
     /// Say what makes a step run again: what differs from its newest earlier result
     Why(why::Why),
+    /// Show a picture's views as a pretraining's encoder sees them, with its crops drawn in
+    Views(views::Views),
     /// Show a step: its parameters, key, outputs, numbers, where it ran and where its files lie
     Show(show::Show),
     /// Print what a step printed

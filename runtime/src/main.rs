@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         cli::Command::Run(arguments) => start::run(&arguments),
         cli::Command::Plan(arguments) => cli::plan::plan(&arguments),
         cli::Command::Why(arguments) => cli::why::why(&arguments),
+        cli::Command::Views(arguments) => cli::views::views(&arguments),
         cli::Command::Show(arguments) => cli::show::show(&arguments),
         cli::Command::Log(arguments) => cli::show::log(&arguments),
         cli::Command::Status(arguments) => cli::status::status(&arguments),
