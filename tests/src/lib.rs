@@ -1,5 +1,6 @@
 //! End-to-end tests over the two real binaries: a builder that runs `harness` in a folder of its own.
 
+pub mod browser;
 pub mod trial;
 
 use serde_json::Value;
