@@ -72,10 +72,43 @@ pub fn file(path: &Path) -> Option<Lines<std::io::BufWriter<std::fs::File>>> {
 pub struct Screen {
     bars: MultiProgress,
     total: Option<ProgressBar>,
-    running: HashMap<usize, ProgressBar>,
+    file: String,
+    running: HashMap<usize, Running>,
+    /// Columns that the lines are made for.
+    columns: usize,
     colour: bool,
     /// Steps that were not tried, by why.
     skipped: BTreeMap<String, Vec<String>>,
+}
+
+/// The line of a step that runs.
+struct Running {
+    bar: ProgressBar,
+    label: String,
+    /// What it counts, once it does.
+    unit: Option<String>,
+}
+
+impl Running {
+    /// Makes its line fit the terminal.
+    fn fit(&self, columns: usize) {
+        let name = name_columns(columns);
+        self.bar.set_prefix(fit(&self.label, name));
+        let Some(unit) = self.unit.clone() else {
+            self.bar.set_style(style(&format!("  {{spinner}} {{prefix:{name}!}}  {{elapsed}}")));
+            return;
+        };
+        let rate = if columns < WIDE { "" } else { "  {per_sec}" };
+        let stage = if columns < STAGE { "" } else { "  {wide_msg}" };
+        let template = format!("  {{prefix:{name}!}} {{bar:10}} {{percent:>3}}%  {{eta}} left{rate}{stage}");
+        // The rate counts from the first progress, not from the start of the process.
+        self.bar.set_style(style(&template).with_key(
+            "per_sec",
+            move |state: &indicatif::ProgressState, w: &mut dyn std::fmt::Write| {
+                let _ = write!(w, "{:.0} {unit}/s", state.per_sec());
+            },
+        ));
+    }
 }
 
 /// Names of a list that are shown.
@@ -84,8 +117,19 @@ const NAMED: usize = 4;
 const COLUMNS: usize = 80;
 /// Columns from which a step's line has room for its rate.
 const WIDE: usize = 110;
-/// Columns of a step's name beside its bar.
+/// Columns of a step's name beside its bar, where there is room.
 const NAME: usize = 34;
+/// Columns of the rest of its line: its bar, its share and the time left.
+const REST: usize = 31;
+/// Columns from which a step's line has room for what it is at.
+const STAGE: usize = NAME + REST + 12;
+/// Columns of the line of the whole run beside its name.
+const TOTAL: usize = 50;
+
+/// Columns of a step's name on a terminal so wide.
+fn name_columns(columns: usize) -> usize {
+    columns.saturating_sub(REST).clamp(8, NAME)
+}
 
 /// Columns of the terminal at standard error, if it is one.
 fn columns() -> Option<usize> {
@@ -93,7 +137,7 @@ fn columns() -> Option<usize> {
 }
 
 /// A name in so many columns: its beginning and its end, which tell members of a family apart.
-fn fit(name: &str, columns: usize) -> String {
+pub fn fit(name: &str, columns: usize) -> String {
     let letters: Vec<char> = name.chars().collect();
     if letters.len() <= columns {
         return name.into();
@@ -140,9 +184,17 @@ impl Screen {
         Self {
             bars: MultiProgress::with_draw_target(target),
             total: None,
+            file: String::new(),
             running: HashMap::new(),
+            columns: columns().unwrap_or(COLUMNS),
             colour,
             skipped: BTreeMap::new(),
+        }
+    }
+
+    fn fit_total(&self) {
+        if let Some(bar) = &self.total {
+            bar.set_prefix(self.paint("1", &fit(&self.file, self.columns.saturating_sub(TOTAL).max(8))));
         }
     }
 
@@ -179,36 +231,34 @@ impl Listener for Screen {
             Event::RunStarted { file, steps, .. } => {
                 let bar = self.bars.add(ProgressBar::new(*steps as u64));
                 bar.set_style(style("{prefix} {bar:24} {pos}/{len} steps  {elapsed}"));
-                bar.set_prefix(self.paint("1", file));
                 bar.enable_steady_tick(Duration::from_millis(250));
                 self.total = Some(bar);
+                self.file.clone_from(file);
+                self.fit_total();
             }
             Event::StepStarted { step, label, .. } => {
                 let bar = self.bars.add(ProgressBar::new_spinner());
-                bar.set_style(style(&format!("  {{spinner}} {{prefix:{NAME}!}}  {{elapsed}} {{wide_msg}}")));
-                bar.set_prefix(fit(label, NAME));
-                bar.enable_steady_tick(Duration::from_millis(250));
-                self.running.insert(*step, bar);
+                let running = Running { bar, label: label.clone(), unit: None };
+                running.fit(self.columns);
+                running.bar.enable_steady_tick(Duration::from_millis(250));
+                self.running.insert(*step, running);
             }
             Event::Progress { step, stage, done, total, unit, .. } => {
-                if let Some(bar) = self.running.get(step) {
-                    if bar.length() != Some(*total) {
-                        bar.set_length(*total);
-                        let rate = if columns().unwrap_or(COLUMNS) < WIDE { "" } else { "{per_sec}  " };
-                        let template = format!(
-                            "  {{prefix:{NAME}!}} {{bar:10}} {{percent:>3}}%  {{eta}} left  {rate}{{wide_msg}}"
-                        );
-                        let unit = unit.clone();
-                        // The rate counts from the first progress, not from the start of the process.
-                        bar.set_style(style(&template).with_key(
-                            "per_sec",
-                            move |state: &indicatif::ProgressState, w: &mut dyn std::fmt::Write| {
-                                let _ = write!(w, "{:.0} {unit}/s", state.per_sec());
-                            },
-                        ));
+                let columns = columns().unwrap_or(COLUMNS);
+                if self.columns != columns {
+                    // The terminal was made wider or narrower.
+                    self.columns = columns;
+                    self.running.values().for_each(|running| running.fit(columns));
+                    self.fit_total();
+                }
+                if let Some(running) = self.running.get_mut(step) {
+                    if running.bar.length() != Some(*total) {
+                        running.bar.set_length(*total);
+                        running.unit = Some(unit.clone());
+                        running.fit(columns);
                     }
-                    bar.set_position(*done);
-                    bar.set_message(stage.clone());
+                    running.bar.set_position(*done);
+                    running.bar.set_message(stage.clone());
                 }
             }
             Event::Metric { .. } => {}
@@ -218,9 +268,9 @@ impl Listener for Screen {
                 self.say(&format!("{head}: {place}{text}"));
             }
             Event::StepFinished { step, label, kind, status, wall_s, metrics, error, .. } => {
-                if let Some(bar) = self.running.remove(step) {
-                    bar.finish_and_clear();
-                    self.bars.remove(&bar);
+                if let Some(running) = self.running.remove(step) {
+                    running.bar.finish_and_clear();
+                    self.bars.remove(&running.bar);
                 }
                 if let Some(total) = &self.total {
                     total.inc(1);
@@ -294,7 +344,7 @@ impl Listener for Screen {
 }
 
 /// The numbers that a line has room for: what the step is for first, as its kind lists them, each with its floor.
-fn headline(kind: &str, metrics: &BTreeMap<String, f64>) -> String {
+pub fn headline(kind: &str, metrics: &BTreeMap<String, f64>) -> String {
     let Some(info) = harness_protocol::steps::kind(kind).filter(|info| !info.metrics.is_empty()) else {
         let first = metrics.iter().take(2);
         return first.map(|(name, value)| format!("{name} {}", short(*value, false))).collect::<Vec<_>>().join("  ");
@@ -331,6 +381,10 @@ mod tests {
         assert_eq!(fit("moco[seed=1]", 34), "moco[seed=1]");
         let long = fit("nearest[seed=3, dataset=scenes, method=recalibrated]", NAME);
         assert_eq!((long.as_str(), long.chars().count()), ("nearest[see…, method=recalibrated]", NAME));
+        // A step's line never takes two.
+        for columns in [40, 60, 80, 120, 200] {
+            assert!(name_columns(columns) + REST <= columns, "{columns}");
+        }
         assert_eq!(wrap("one two three", 20), "one two three");
         assert_eq!(
             wrap("  failed  a: what it said there", 18),
