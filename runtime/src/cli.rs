@@ -9,6 +9,7 @@ pub mod graph;
 pub mod history;
 pub mod lsp;
 pub mod plan;
+pub mod serve;
 pub mod show;
 pub mod status;
 pub mod verify;
@@ -58,6 +59,8 @@ pub enum Command {
     Status(status::Status),
     /// Follow a run from another terminal
     Watch(watch::Watch),
+    /// Serve a page that follows a run live: to be read, on this machine alone unless told otherwise
+    Serve(serve::Serve),
     /// Show the events of a recorded run again
     Replay(watch::Replay),
     /// List the runs of a file, and what each changed
@@ -125,6 +128,12 @@ pub struct Run {
     /// Cache folder
     #[arg(long, value_name = "DIR")]
     pub cache: Option<PathBuf>,
+    /// Open a page in the browser that follows the run (`harness serve` is the same beside it)
+    #[arg(long, conflicts_with = "dry_run")]
+    pub open: bool,
+    /// Also write curves here, as they grow, for TensorBoard: `tensorboard --logdir DIR`
+    #[arg(long, value_name = "DIR", conflicts_with = "dry_run")]
+    pub tensorboard: Option<PathBuf>,
     /// Also write the summary here: DIR/summary.html and DIR/summary.md
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,

@@ -13,6 +13,7 @@ mod events;
 mod implied;
 mod inputs;
 mod listen;
+mod live;
 mod overlap;
 mod project;
 mod run;
@@ -20,6 +21,7 @@ mod runs;
 mod spawn;
 mod start;
 mod summary;
+mod tensorboard;
 mod text;
 mod why;
 mod worker;
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         cli::Command::Log(arguments) => cli::show::log(&arguments),
         cli::Command::Status(arguments) => cli::status::status(&arguments),
         cli::Command::Watch(arguments) => cli::watch::watch(&arguments),
+        cli::Command::Serve(arguments) => cli::serve::serve(&arguments),
         cli::Command::Replay(arguments) => cli::watch::replay(&arguments),
         cli::Command::History(arguments) => cli::history::history(&arguments),
         cli::Command::Compare(arguments) => cli::compare::compare(&arguments),

@@ -673,7 +673,14 @@ impl Slot<'_> {
         let outcome = match action.info.executor {
             Executor::Harness => {
                 let folder = &self.request.config.folder;
-                command::run(&job, folder, &log, &self.request.cancel, limit, gpu.as_deref())
+                // Whoever watches reads what it prints as it does.
+                let shown = self.request.logs.join(format!("program-{}.txt", self.number));
+                let _ = std::fs::remove_file(&shown);
+                let _ = std::fs::canonicalize(out.path())
+                    .and_then(|out| std::os::unix::fs::symlink(out.join("log.txt"), &shown));
+                let result = command::run(&job, folder, &log, &self.request.cancel, limit, gpu.as_deref());
+                let _ = std::fs::remove_file(&shown);
+                result
             }
             Executor::Worker => self.run_in_worker(job, task, start, &log, limit, gpu.as_deref()),
         }?;

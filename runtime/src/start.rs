@@ -5,7 +5,7 @@ use crate::config::{Config, Flags};
 use crate::events::{Event, Status};
 use crate::listen::{Lines, Listener, Screen, file};
 use crate::run::{Request, State};
-use crate::{catalog, devices, project, run as engine, runs, summary, text, worker};
+use crate::{catalog, devices, project, run as engine, runs, summary, tensorboard, text, worker};
 use anyhow::{Context as _, Result};
 use harness_cache::Cache;
 use harness_dsl::{Pick, Severity, evaluate_claim, render};
@@ -133,10 +133,20 @@ pub fn run(arguments: &cli::Run) -> Result<ExitCode> {
         let _ = std::fs::write(dir.join("program.json"), &resolved);
     }
 
+    if arguments.open {
+        match cli::serve::beside(&id, cache.dir()) {
+            Ok(address) => eprintln!("live page: {address}"),
+            // A page that cannot be shown is no reason not to compute.
+            Err(error) => eprintln!("warning: {error:#}"),
+        }
+    }
     let mut listeners: Vec<Box<dyn Listener>> = Vec::new();
     listeners.push(Box::new(Screen::new(std::io::stderr().is_terminal() && !arguments.json, colour())));
     if !arguments.dry_run {
         listeners.extend(file(&dir.join("events.jsonl")).map(|lines| Box::new(lines) as Box<dyn Listener>));
+    }
+    if let Some(dir) = &arguments.tensorboard {
+        listeners.push(Box::new(tensorboard::Board::new(dir)));
     }
     if arguments.json {
         listeners.push(Box::new(Lines::new(std::io::stdout())));

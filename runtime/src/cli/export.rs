@@ -55,6 +55,22 @@ pub struct Export {
 pub enum What {
     /// Every number of every step that has a result, one line each
     Metrics(Metrics),
+    /// The curves and numbers of a run as event files for TensorBoard
+    Tensorboard(Tensorboard),
+}
+
+/// `harness export tensorboard`
+#[derive(Args, Debug)]
+pub struct Tensorboard {
+    /// A run: its id or a beginning of it, `latest`, or an .exp file for its newest one
+    #[arg(value_name = "RUN|FILE")]
+    pub run: String,
+    /// The folder to write into, one folder for each step; then `tensorboard --logdir DIR`
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Cache folder
+    #[arg(long, value_name = "DIR")]
+    pub cache: Option<PathBuf>,
 }
 
 /// `harness export metrics`
@@ -96,15 +112,15 @@ pub struct Import {
 /// # Errors
 /// No such run or file, results that are gone, an archive that cannot be written.
 pub fn export(arguments: &Export) -> Result<ExitCode> {
-    if let Some(What::Metrics(metrics)) = &arguments.what {
-        return self::metrics(metrics);
+    match &arguments.what {
+        Some(What::Metrics(metrics)) => return self::metrics(metrics),
+        Some(What::Tensorboard(board)) => return self::tensorboard(board),
+        None => {}
     }
     let (Some(name), Some(archive)) = (&arguments.run, &arguments.archive) else {
         bail!("a run and an archive are needed")
     };
-    let file = Path::new(name.rsplit_once('~').map_or(name.as_str(), |(base, _)| base));
-    let file = (file.extension().is_some_and(|extension| extension == "exp")).then_some(file);
-    let (cache, _) = project::cache(file, arguments.cache.as_deref())?;
+    let (cache, _) = project::cache(file_of(name), arguments.cache.as_deref())?;
     let run = runs::find(cache.dir(), name)?;
     if run.is_live() {
         bail!("the run {} goes on; export it when it has ended (`harness watch {0}` says when)", run.id);
@@ -220,6 +236,47 @@ fn metrics(arguments: &Metrics) -> Result<ExitCode> {
             writeln!(out, "{text}")?;
         }
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The `.exp` file that a run is named by, if it is.
+fn file_of(name: &str) -> Option<&Path> {
+    let file = Path::new(name.rsplit_once('~').map_or(name, |(base, _)| base));
+    (file.extension().is_some_and(|extension| extension == "exp")).then_some(file)
+}
+
+/// Records know when a step ended, not when each point came: all of a step's points bear that time.
+fn tensorboard(arguments: &Tensorboard) -> Result<ExitCode> {
+    let (cache, _) = project::cache(file_of(&arguments.run), arguments.cache.as_deref())?;
+    let run = runs::find(cache.dir(), &arguments.run)?;
+    let mut folder = crate::tensorboard::Folder::new(&arguments.dir);
+    let (mut written, mut missing) = (0, 0);
+    for (label, step) in &run.told().steps {
+        let done = matches!(step.status, Some(crate::events::Status::Executed | crate::events::Status::Cached));
+        let (Some(key), true) = (step.key, done) else { continue };
+        let Some(record) = cache.record(&key)? else {
+            missing += 1;
+            continue;
+        };
+        if record.metrics.is_empty() && record.series.is_empty() {
+            continue;
+        }
+        let wall_s = record.finished_unix_ms as f64 / 1e3;
+        let mut write = || -> std::io::Result<()> {
+            let mut writer = folder.file(label, wall_s)?;
+            for (name, series) in &record.series {
+                series.x.iter().zip(&series.y).try_for_each(|(x, y)| writer.scalar(wall_s, name, *x, *y))?;
+            }
+            crate::tensorboard::numbers(&mut writer, wall_s, &record.metrics)?;
+            writer.flush()
+        };
+        write().with_context(|| format!("{} cannot be written", arguments.dir.display()))?;
+        written += 1;
+    }
+    if missing > 0 {
+        eprintln!("{} gone from the cache and left out", count(missing, "result"));
+    }
+    eprintln!("{} written; `tensorboard --logdir {}` shows them", count(written, "step"), arguments.dir.display());
     Ok(ExitCode::SUCCESS)
 }
 

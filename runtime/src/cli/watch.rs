@@ -3,6 +3,8 @@
 use crate::cli::completions;
 use crate::events::Event;
 use crate::listen::{Lines, Listener, Screen};
+use crate::live::screen;
+use crate::live::source::{Source, Which};
 use crate::start::colour;
 use crate::{project, runs};
 use anyhow::{Result, bail};
@@ -23,6 +25,9 @@ pub struct Watch {
     /// A run, or an .exp file for its newest one; without, the newest run that goes on
     #[arg(value_name = "RUN|FILE", add = ArgValueCompleter::new(completions::runs))]
     pub run: Option<String>,
+    /// Lines as `harness run` prints them, not the full screen; so it is wherever there is no terminal
+    #[arg(long)]
+    pub plain: bool,
     /// Cache folder
     #[arg(long, value_name = "DIR")]
     pub cache: Option<PathBuf>,
@@ -66,8 +71,48 @@ pub fn watch(arguments: &Watch) -> Result<ExitCode> {
             ),
         },
     };
+    let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    if terminal && !arguments.plain && !arguments.json {
+        return full(cache.dir(), run);
+    }
     eprintln!("run {} (Ctrl-C stops watching, not the run)", run.id);
     follow(&run, arguments.json, true)
+}
+
+/// The full screen, and what is to be said once it is gone.
+fn full(cache: &Path, run: runs::Run) -> Result<ExitCode> {
+    let mut source = Source::new(cache, Which::Run(Box::new(run)));
+    screen::show(&mut source, colour())?;
+    let live = &source.live;
+    let Some(end) = &live.end else {
+        match live.killed {
+            false => eprintln!("the run {} goes on; `harness watch {}` follows it again", live.id, live.id),
+            true => eprintln!("the run {} was killed; `harness run {}` goes on from there", live.id, live.asked.file),
+        }
+        return Ok(if live.killed { ExitCode::FAILURE } else { ExitCode::SUCCESS });
+    };
+    let mut screen = Screen::new(false, colour());
+    screen.event(&Event::RunFinished {
+        run: live.id.clone(),
+        executed: end.executed as usize,
+        cached: end.cached as usize,
+        failed: end.failed as usize,
+        skipped: end.skipped as usize,
+        wall_s: end.wall_s,
+        interrupted: end.interrupted,
+        claims: end.claims.clone(),
+        summary: end.summary.clone(),
+    });
+    Ok(status(end.failed > 0, end.interrupted))
+}
+
+/// The exit status of a run that ended so.
+fn status(failed: bool, interrupted: bool) -> ExitCode {
+    ExitCode::from(match () {
+        () if interrupted => 130,
+        () if failed => 1,
+        () => 0,
+    })
 }
 
 /// Runs `harness replay`.
@@ -109,11 +154,7 @@ fn follow(run: &runs::Run, json: bool, wait: bool) -> Result<ExitCode> {
         if let Ok(event) = serde_json::from_str::<Event>(&line) {
             listener.event(&event);
             if let Event::RunFinished { failed, interrupted, .. } = event {
-                return Ok(ExitCode::from(match () {
-                    () if interrupted => 130,
-                    () if failed > 0 => 1,
-                    () => 0,
-                }));
+                return Ok(status(failed > 0, interrupted));
             }
         }
         line.clear();
