@@ -271,13 +271,14 @@ pub fn decode_index(bytes: &[u8]) -> Result<IndexMask, DecodeError> {
     let frame = reader.next_frame(&mut raw).map_err(|e| wrong(&e))?;
     reader.finish().map_err(|e| wrong(&e))?;
     let bits = depth as usize;
+    if bits == 8 {
+        // A byte a pixel and no gaps: what was decoded is the mask.
+        raw.truncate(width * height);
+        return Ok(IndexMask { width, height, data: raw });
+    }
     let low = ((1u16 << bits) - 1) as u8;
     let mut data = Vec::with_capacity(width * height);
     for row in raw.chunks_exact(frame.line_size).take(height) {
-        if bits == 8 {
-            data.extend_from_slice(&row[..width]);
-            continue;
-        }
         // Several pixels a byte, the leftmost in the high bits.
         data.extend((0..width).map(|x| row[x * bits / 8] >> (8 - bits - x * bits % 8) & low));
     }

@@ -8,7 +8,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use harness_views::decode_index;
+use harness_views::{IndexMask, decode_index};
 use harness_worker::metric::davis::Judge;
 use rayon::prelude::*;
 
@@ -27,11 +27,11 @@ fn names(folder: &Path) -> std::io::Result<Vec<String>> {
     Ok(names)
 }
 
-type Mask = (usize, Vec<u8>);
-
-fn mask(path: &Path, inside: fn(u8) -> bool) -> Result<Mask, Box<dyn Error + Send + Sync>> {
-    let mask = decode_index(&std::fs::read(path)?).map_err(|error| format!("{}: {error}", path.display()))?;
-    Ok((mask.width, mask.data.into_iter().map(|value| u8::from(inside(value))).collect()))
+/// A mask as the step `score_video` reads it.
+fn mask(path: &Path, inside: impl Fn(u8) -> bool) -> Result<IndexMask, Box<dyn Error + Send + Sync>> {
+    let mut mask = decode_index(&std::fs::read(path)?).map_err(|error| format!("{}: {error}", path.display()))?;
+    mask.data.iter_mut().for_each(|value| *value = u8::from(inside(*value)));
+    Ok(mask)
 }
 
 fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
@@ -49,11 +49,11 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         for sequence in names(&annotations)? {
             let frames = names(&annotations.join(&sequence))?;
             let truth = |frame: &str| mask(&annotations.join(&sequence).join(frame), |value| value > 127);
-            let (width, first) = truth(&frames[0])?;
-            let judge = Judge::new(&sequence, width, &first, frames.len())?;
+            let first = truth(&frames[0])?;
+            let judge = Judge::new(&sequence, first.width, &first.data, frames.len())?;
             let one = |frame: &String| -> Result<[f64; 2], Box<dyn Error + Send + Sync>> {
                 let predicted = mask(&predictions.join(&sequence).join(frame), |value| value > 0)?;
-                Ok(judge.frame(frame, &predicted.1, &truth(frame)?.1)?.predicted[0])
+                Ok(judge.frame(frame, &predicted.data, &truth(frame)?.data)?.predicted[0])
             };
             let inner = &frames[1..frames.len() - 1];
             let found: Vec<_> = pool.install(|| inner.par_iter().map(one).collect());

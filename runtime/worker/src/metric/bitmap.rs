@@ -26,7 +26,10 @@ impl Bitmap {
             for (word, chunk) in words.iter_mut().zip(row.chunks(64)) {
                 let mut bytes = [0u8; 64];
                 bytes.iter_mut().zip(chunk).for_each(|(byte, &pixel)| *byte = u8::from(inside(pixel)));
-                *word = bytes.as_chunks().0.iter().rev().fold(0, |bits, eight| bits << 8 | packed(*eight));
+                // Most words of a mask hold nothing.
+                if bytes.iter().fold(0, |any, byte| any | byte) != 0 {
+                    *word = bytes.as_chunks().0.iter().rev().fold(0, |bits, eight| bits << 8 | packed(*eight));
+                }
             }
         }
         map
