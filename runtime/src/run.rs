@@ -250,7 +250,14 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
                 break;
             }
             match receive.recv_timeout(Duration::from_millis(100)) {
-                Ok(Message::Event(event)) => (self.emit)(event),
+                Ok(Message::Event(event)) => {
+                    if let Event::Log { level, text, .. } = &event
+                        && level == "warn"
+                    {
+                        self.said.insert(text.clone());
+                    }
+                    (self.emit)(event);
+                }
                 Ok(Message::Done { step, slot, wall_s, result }) => {
                     self.running -= 1;
                     self.free.push(slot);
@@ -506,6 +513,13 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
     fn settle(&mut self, step: usize, status: Status, finished: Option<Finished>, error: Option<String>, wall_s: f64) {
         let state = &mut self.states[step];
         (state.status, state.error, state.wall_s) = (status, error, wall_s);
+        // What was warned of when it was computed still holds.
+        let kept = finished.as_ref().map(|finished| finished.record.provenance["warnings"].clone());
+        for text in kept.and_then(|kept| serde_json::from_value::<Vec<String>>(kept).ok()).unwrap_or_default() {
+            if !state.warnings.contains(&text) {
+                state.warnings.push(text);
+            }
+        }
         self.finished[step] = finished;
         if self.finished[step].is_some() {
             for &next in &self.dependents[step] {

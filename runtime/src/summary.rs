@@ -1,5 +1,6 @@
 //! From the states of a run to the summary that is rendered.
 
+use crate::datasets;
 use crate::events::Status;
 use crate::run::{Request, State};
 use crate::start::number;
@@ -53,10 +54,13 @@ pub fn build(
 ) -> page::Summary {
     let program = request.program;
     let mut warnings: Vec<String> = Vec::new();
-    for state in states {
+    for (step, state) in program.steps.iter().zip(states) {
         for warning in &state.warnings {
-            if !warnings.contains(warning) {
-                warnings.push(warning.clone());
+            // Datasets are named by what they warn of; of an evaluation it must be clear whose number it is.
+            let named = datasets::is_dataset(&step.kind) || warning.contains(&step.label);
+            let warning = if named { warning.clone() } else { format!("{}: {warning}", step.label) };
+            if !warnings.contains(&warning) {
+                warnings.push(warning);
             }
         }
     }

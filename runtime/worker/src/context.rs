@@ -28,6 +28,7 @@ pub struct Context<'a> {
     sink: Sink<'a>,
     cancelled: &'a AtomicU64,
     told: Mutex<Option<(Instant, String)>>,
+    warnings: Mutex<Vec<String>>,
 }
 
 impl<'a> Context<'a> {
@@ -37,7 +38,7 @@ impl<'a> Context<'a> {
     /// There is no such device.
     pub fn new(job: &'a Job, sink: Sink<'a>, cancelled: &'a AtomicU64) -> Result<Self> {
         let device = crate::device::parse(&job.device)?;
-        Ok(Self { job, device, sink, cancelled, told: Mutex::new(None) })
+        Ok(Self { job, device, sink, cancelled, told: Mutex::new(None), warnings: Mutex::default() })
     }
 
     /// The step's parameters.
@@ -72,9 +73,16 @@ impl<'a> Context<'a> {
         (self.sink)(FromWorker::Log { id: self.job.id, level: "info".into(), text: text.into() });
     }
 
-    /// A warning for people.
+    /// A warning for people. It is kept beside the result, so that a summary says it also where the result is known.
     pub fn warn(&self, text: impl Into<String>) {
-        (self.sink)(FromWorker::Log { id: self.job.id, level: "warn".into(), text: text.into() });
+        let text = text.into();
+        self.warnings.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(text.clone());
+        (self.sink)(FromWorker::Log { id: self.job.id, level: "warn".into(), text });
+    }
+
+    /// All warnings so far.
+    pub fn warnings(&self) -> Vec<String> {
+        self.warnings.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
     }
 
     /// Whether the job was asked to stop. Steps that can resume write their checkpoint then.

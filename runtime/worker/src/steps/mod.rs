@@ -85,7 +85,12 @@ fn try_run(job: &Job, sink: Sink, cancelled: &AtomicU64) -> Result<Outcome> {
     tch::set_num_threads(job.threads.max(1) as i32);
     let context = Context::new(job, sink, cancelled)?;
     crate::shim::arithmetic(false)?;
-    (run.run)(&context)
+    let mut outcome = (run.run)(&context)?;
+    let warnings = context.warnings();
+    if !warnings.is_empty() {
+        outcome.provenance.insert("warnings".into(), warnings.into());
+    }
+    Ok(outcome)
 }
 
 /// Runs a job to its end, whatever that is; the last message. A panic in it is a failure of the job alone.
