@@ -3,12 +3,13 @@
 use harness_protocol::steps::embed::Layer;
 use harness_protocol::transform::Centre;
 use harness_views::loader::ordered;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::context::Context;
 use crate::data::{Bad, Images};
 use crate::error::Result;
 use crate::guard::finite;
+use crate::metric::knn::Table;
 use crate::model::encoder::centred;
 use crate::model::{Encoder, Head};
 use crate::npy;
@@ -91,27 +92,69 @@ pub fn extract(
 /// Features that were computed before, of the pictures of a dataset: [pictures, features], fp32, on the job's device.
 ///
 /// # Errors
-/// No such table, another number of rows than pictures, numbers that are not finite, naming the first picture.
+/// See [`Stored::open`]; numbers that are not finite, naming the first picture.
 pub fn computed(context: &Context, digest: &str, images: &Images, split: &str) -> Result<Tensor> {
-    let table = npy::read(context.input_file(digest)?)?;
-    let (rows, pictures) = (table.size()[0], images.len());
-    if rows != pictures as i64 {
+    let stored = Stored::open(context, digest, images, split)?;
+    stored.rows(0, images.len())
+}
+
+/// Features of the pictures of a dataset that were computed before, in their file. As a [`Table`] its rows have length 1.
+pub struct Stored<'a> {
+    table: npy::Table,
+    images: &'a Images,
+    device: Device,
+}
+
+impl<'a> Stored<'a> {
+    /// Opens the table with this digest; `split` is its dataset's name for messages.
+    ///
+    /// # Errors
+    /// No such table, another number of rows than pictures.
+    pub fn open(context: &Context, digest: &str, images: &'a Images, split: &str) -> Result<Self> {
+        let table = npy::Table::open(context.input_file(digest)?)?;
+        check_rows(table.rows(), images.len(), split)?;
+        Ok(Self { table, images, device: context.device })
+    }
+
+    /// Some rows as they are stored: [count, features], fp32.
+    fn rows(&self, start: usize, count: usize) -> Result<Tensor> {
+        let rows = self.table.read(start, count)?;
+        check_finite(&rows, self.images, start)?;
+        Ok(rows.f_to_device(self.device)?)
+    }
+}
+
+impl Table for Stored<'_> {
+    fn count(&self) -> usize {
+        self.table.rows()
+    }
+
+    fn columns(&self) -> usize {
+        self.table.columns()
+    }
+
+    fn block(&self, start: usize, size: usize) -> Result<Tensor> {
+        Ok(normalised(&self.rows(start, size)?))
+    }
+}
+
+fn check_rows(rows: usize, pictures: usize, split: &str) -> Result<()> {
+    if rows != pictures {
         return Err(format!(
             "the vectors of {split} have {rows} rows, and the dataset has {pictures} pictures; one row for each picture is \
              needed, in the order of the dataset"
         )
         .into());
     }
-    check_finite(&table, images, 0)?;
-    Ok(table.f_to_device(context.device)?)
+    Ok(())
 }
 
 /// Two tables that are compared must have equally many columns.
 ///
 /// # Errors
 /// They have not.
-pub fn check_columns(train: &Tensor, test: &Tensor) -> Result<()> {
-    let (train, test) = (train.size()[1], test.size()[1]);
+pub fn check_columns(train: &dyn Table, test: &dyn Table) -> Result<()> {
+    let (train, test) = (train.columns(), test.columns());
     if train == test {
         return Ok(());
     }
@@ -123,7 +166,7 @@ fn check_finite(part: &Tensor, images: &Images, start: usize) -> Result<()> {
     if finite(part) {
         return Ok(());
     }
-    let fine = Vec::<bool>::try_from(part.f_isfinite()?.f_all_dim(1, false)?.to_device(tch::Device::Cpu))?;
+    let fine = Vec::<bool>::try_from(part.f_isfinite()?.f_all_dim(1, false)?.to_device(Device::Cpu))?;
     let bad = fine.iter().filter(|&&fine| !fine).count();
     let first = fine.iter().position(|&fine| !fine).unwrap_or(0);
     Err(format!(

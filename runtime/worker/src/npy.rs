@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use tch::{Kind, Tensor};
@@ -67,65 +68,119 @@ fn field<'a>(header: &'a str, key: &str) -> Option<&'a str> {
     Some(rest[..end].trim())
 }
 
-/// Reads a table: [rows, columns], fp32, on the CPU. Numbers may be stored as fp16, fp32 or fp64.
+/// A table in a file, of which rows are read when they are wanted.
+pub struct Table {
+    file: File,
+    path: std::path::PathBuf,
+    /// Where the numbers begin, bytes.
+    start: u64,
+    rows: usize,
+    columns: usize,
+    kind: Kind,
+    /// Bytes of a number.
+    size: usize,
+}
+
+impl Table {
+    /// Opens a table of numbers stored as fp16, fp32 or fp64.
+    ///
+    /// # Errors
+    /// It is no such file, no table, of another kind of numbers, or cut short.
+    pub fn open(path: &Path) -> Result<Self> {
+        let bad = |what: String| Error::from(format!("`{}`: {what}", path.display()));
+        let short = || bad("the table was cut short".into());
+        let cut = |_: std::io::Error| short();
+        let file = File::open(path).map_err(Error::io("read", path))?;
+        let length = file.metadata().map_err(Error::io("read", path))?.len();
+        let mut source = BufReader::new(file);
+        let mut start = [0; 8];
+        source.read_exact(&mut start).map_err(|_| bad("this is no .npy file".into()))?;
+        if &start[..6] != MAGIC {
+            return Err(bad("this is no .npy file; write it with numpy.save".into()));
+        }
+        let (size, before) = if start[6] == 1 {
+            let mut two = [0; 2];
+            source.read_exact(&mut two).map_err(cut)?;
+            (usize::from(u16::from_le_bytes(two)), 10)
+        } else {
+            let mut four = [0; 4];
+            source.read_exact(&mut four).map_err(cut)?;
+            (u32::from_le_bytes(four) as usize, 12)
+        };
+        if size > MOST_HEADER {
+            return Err(bad("its header is longer than any".into()));
+        }
+        let mut header = vec![0; size];
+        source.read_exact(&mut header).map_err(cut)?;
+        let header = String::from_utf8_lossy(&header).into_owned();
+        let (kind, bytes) = match field(&header, "descr") {
+            Some("'<f4'") => (Kind::Float, 4u64),
+            Some("'<f8'") => (Kind::Double, 8),
+            Some("'<f2'") => (Kind::Half, 2),
+            other => {
+                let found = other.unwrap_or("nothing");
+                return Err(bad(format!(
+                    "its numbers are of kind {found}; float32 is needed (features.astype(\"float32\"))"
+                )));
+            }
+        };
+        if field(&header, "fortran_order") != Some("False") {
+            return Err(bad("it is stored column by column; save numpy.ascontiguousarray(features)".into()));
+        }
+        let shape = field(&header, "shape").unwrap_or_default().trim_matches(['(', ')']);
+        let sides: Option<Vec<u64>> =
+            shape.split(',').map(str::trim).filter(|side| !side.is_empty()).map(|side| side.parse().ok()).collect();
+        let Some([rows, columns]) = sides.as_deref() else {
+            return Err(bad(format!("its shape is ({shape}); a table of (pictures, features) is needed")));
+        };
+        let start = before + size as u64;
+        let whole = rows.checked_mul(*columns).and_then(|count| count.checked_mul(bytes));
+        whole.and_then(|whole| whole.checked_add(start)).filter(|whole| *whole <= length).ok_or_else(short)?;
+        Ok(Self {
+            file: source.into_inner(),
+            path: path.into(),
+            start,
+            rows: *rows as usize,
+            columns: *columns as usize,
+            kind,
+            size: bytes as usize,
+        })
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Numbers in a row.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// Rows `first` to `first + count`: [count, columns], fp32, on the CPU.
+    ///
+    /// # Errors
+    /// The file cannot be read, or has no such rows.
+    pub fn read(&self, first: usize, count: usize) -> Result<Tensor> {
+        if first.checked_add(count).is_none_or(|end| end > self.rows) {
+            let path = self.path.display();
+            return Err(format!("`{path}` has {} rows, and {count} from {first} on were asked for", self.rows).into());
+        }
+        let row = self.columns * self.size;
+        let mut bytes = vec![0; count * row];
+        let at = self.start + (first * row) as u64;
+        self.file.read_exact_at(&mut bytes, at).map_err(Error::io("read", &self.path))?;
+        Ok(Tensor::f_from_data_size(&bytes, &[count as i64, self.columns as i64], self.kind)?.to_kind(Kind::Float))
+    }
+}
+
+/// Reads a whole table: [rows, columns], fp32, on the CPU; see [`Table::open`].
 ///
 /// # Errors
-/// It is no such file, no table, of another kind of numbers, or cut short.
+/// See [`Table::open`].
 pub fn read(path: &Path) -> Result<Tensor> {
-    let bad = |what: String| Error::from(format!("`{}`: {what}", path.display()));
-    let short = || bad("the table was cut short".into());
-    let cut = |_: std::io::Error| short();
-    let file = File::open(path).map_err(Error::io("read", path))?;
-    let length = file.metadata().map_err(Error::io("read", path))?.len();
-    let mut source = BufReader::new(file);
-    let mut start = [0; 8];
-    source.read_exact(&mut start).map_err(|_| bad("this is no .npy file".into()))?;
-    if &start[..6] != MAGIC {
-        return Err(bad("this is no .npy file; write it with numpy.save".into()));
-    }
-    let size = if start[6] == 1 {
-        let mut two = [0; 2];
-        source.read_exact(&mut two).map_err(cut)?;
-        usize::from(u16::from_le_bytes(two))
-    } else {
-        let mut four = [0; 4];
-        source.read_exact(&mut four).map_err(cut)?;
-        u32::from_le_bytes(four) as usize
-    };
-    if size > MOST_HEADER {
-        return Err(bad("its header is longer than any".into()));
-    }
-    let mut header = vec![0; size];
-    source.read_exact(&mut header).map_err(cut)?;
-    let header = String::from_utf8_lossy(&header).into_owned();
-    let (kind, bytes) = match field(&header, "descr") {
-        Some("'<f4'") => (Kind::Float, 4u64),
-        Some("'<f8'") => (Kind::Double, 8),
-        Some("'<f2'") => (Kind::Half, 2),
-        other => {
-            let found = other.unwrap_or("nothing");
-            return Err(bad(format!(
-                "its numbers are of kind {found}; float32 is needed (features.astype(\"float32\"))"
-            )));
-        }
-    };
-    if field(&header, "fortran_order") != Some("False") {
-        return Err(bad("it is stored column by column; save numpy.ascontiguousarray(features)".into()));
-    }
-    let shape = field(&header, "shape").unwrap_or_default().trim_matches(['(', ')']);
-    let sides: Option<Vec<u64>> =
-        shape.split(',').map(str::trim).filter(|side| !side.is_empty()).map(|side| side.parse().ok()).collect();
-    let Some([rows, columns]) = sides.as_deref() else {
-        return Err(bad(format!("its shape is ({shape}); a table of (pictures, features) is needed")));
-    };
-    let whole = rows.checked_mul(*columns).and_then(|count| count.checked_mul(bytes));
-    let whole = whole.filter(|whole| *whole <= length).ok_or_else(short)?;
-    let mut values = Vec::new();
-    source.take(whole).read_to_end(&mut values).map_err(Error::io("read", path))?;
-    if (values.len() as u64) < whole {
-        return Err(short());
-    }
-    Ok(Tensor::f_from_data_size(&values, &[*rows as i64, *columns as i64], kind)?.to_kind(Kind::Float))
+    let table = Table::open(path)?;
+    table.read(0, table.rows)
 }
 
 #[cfg(test)]
@@ -147,6 +202,10 @@ mod tests {
         assert_eq!(table.double_value(&[1, 2]), 6.5);
         // libtorch's own reader of the format agrees.
         assert!(Tensor::read_npy(&path).unwrap().equal(&table));
+        let part = Table::open(&path).unwrap();
+        assert_eq!((part.rows(), part.columns()), (2, 3));
+        assert!(part.read(1, 1).unwrap().equal(&table.narrow(0, 1, 1)));
+        assert!(part.read(1, 2).unwrap_err().to_string().contains("has 2 rows"));
 
         let of = |bytes: &[u8]| {
             std::fs::write(&path, bytes).unwrap();

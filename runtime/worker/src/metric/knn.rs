@@ -3,19 +3,81 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::error::Result;
+use crate::metric::product::{self, Panels, Tile, products};
 
 /// Queries that are compared at a time. Blocks are fixed, so that numbers do not depend on memory or threads.
 const QUERIES: usize = 1024;
 /// Rows of train that they are compared with at a time; with [`QUERIES`], 32 MiB of similarities.
-const ROWS: usize = 8192;
+pub const ROWS: usize = 8192;
 /// On a GPU, how many more candidates than neighbours come back from each block, to see ties at the last place.
 const SPARE: usize = 32;
 
 /// A row of train and its cosine.
 pub type Neighbour = (usize, f32);
+
+/// Rows of length 1 that are given a block at a time, so that train need not be in memory.
+pub trait Table {
+    /// Number of rows.
+    fn count(&self) -> usize;
+
+    /// Numbers in a row.
+    fn columns(&self) -> usize;
+
+    /// Rows `start` to `start + size`: [size, columns], fp32, where the queries are.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    fn block(&self, start: usize, size: usize) -> Result<Tensor>;
+}
+
+impl Table for Tensor {
+    fn count(&self) -> usize {
+        self.size()[0] as usize
+    }
+
+    fn columns(&self) -> usize {
+        self.size()[1] as usize
+    }
+
+    fn block(&self, start: usize, size: usize) -> Result<Tensor> {
+        Ok(self.f_narrow(0, start as i64, size as i64)?)
+    }
+}
+
+/// Some rows of a table, in its order.
+pub struct Part<'a> {
+    /// The table.
+    pub table: &'a dyn Table,
+    /// Which of its rows, rising.
+    pub rows: Vec<usize>,
+}
+
+impl Table for Part<'_> {
+    fn count(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn columns(&self) -> usize {
+        self.table.columns()
+    }
+
+    fn block(&self, start: usize, size: usize) -> Result<Tensor> {
+        let mut parts = Vec::new();
+        let mut left = &self.rows[start..start + size];
+        while let Some(&first) = left.first() {
+            // No more of the table at a time than of a whole one.
+            let (here, later) = left.split_at(left.partition_point(|&row| row < first + ROWS));
+            let rows: Vec<i64> = here.iter().map(|&row| (row - first) as i64).collect();
+            let block = self.table.block(first, here[here.len() - 1] - first + 1)?;
+            parts.push(block.f_index_select(0, &Tensor::from_slice(&rows).to_device(block.device()))?);
+            left = later;
+        }
+        Ok(Tensor::f_cat(&parts, 0)?)
+    }
+}
 
 /// What the classifier says of one query.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,17 +131,18 @@ impl Nearest {
     /// in pieces, without a branch for each.
     fn scan(&mut self, k: usize, base: usize, row: &[f32]) {
         const PIECE: usize = 32;
-        for (piece, values) in row.chunks(PIECE).enumerate() {
-            if self.0.len() == k {
-                let least = self.0.peek().map_or(f32::NEG_INFINITY, |worst| worst.0.1);
-                if values.iter().fold(0, |any, &value| any | u32::from(value > least)) == 0 {
-                    continue;
-                }
-            }
-            for (offset, &value) in values.iter().enumerate() {
-                self.add(k, base + piece * PIECE + offset, value);
+        row.chunks(PIECE).enumerate().for_each(|(piece, values)| self.look(k, base + piece * PIECE, values));
+    }
+
+    /// Looks through a few similarities.
+    fn look(&mut self, k: usize, base: usize, values: &[f32]) {
+        if self.0.len() == k {
+            let least = self.0.peek().map_or(f32::NEG_INFINITY, |worst| worst.0.1);
+            if values.iter().fold(0, |any, &value| any | u32::from(value > least)) == 0 {
+                return;
             }
         }
+        values.iter().enumerate().for_each(|(offset, &value)| self.add(k, base + offset, value));
     }
 
     fn sorted(self) -> Vec<Neighbour> {
@@ -88,45 +151,117 @@ impl Nearest {
 }
 
 /// The `k` rows of `train` with the largest cosine to every row of `test`, nearest first, equal ones in the order of
-/// train; all of them where there are fewer. Rows have length 1, fp32, `train`: [n, d], `test`: [m, d]. Exact. Both
-/// sides are taken in blocks, so that beside the features themselves some ten megabytes are needed. `between` hears how
-/// many queries are done and may stop the search.
+/// train; all of them where there are fewer. Rows have length 1, fp32, `train`: [n, d], `test`: [m, d]. Exact. Train is
+/// asked for once, block by block, so that beside the queries some ten megabytes are needed. `between` hears how many
+/// queries' worth of work is done and may stop the search.
 ///
 /// # Errors
-/// libtorch's, and what `between` says.
+/// libtorch's, the table's, and what `between` says.
 pub fn nearest(
-    train: &Tensor,
+    train: &dyn Table,
     test: &Tensor,
     k: usize,
     mut between: impl FnMut(u64) -> Result<()>,
 ) -> Result<Vec<Vec<Neighbour>>> {
-    let (count, asked) = (train.size()[0] as usize, test.size()[0] as usize);
+    let (count, asked) = (train.count(), test.size()[0] as usize);
     let k = k.min(count);
     let threads = tch::get_num_threads().max(1) as usize;
-    let mut found = Vec::with_capacity(asked);
-    let mut held = vec![0f32; QUERIES.min(asked) * ROWS.min(count)];
-    for start in (0..asked).step_by(QUERIES) {
-        let queries = test.f_narrow(0, start as i64, QUERIES.min(asked - start) as i64)?;
-        let size = queries.size()[0] as usize;
-        let mut best = vec![Nearest::default(); size];
-        for base in (0..count).step_by(ROWS) {
-            between(start as u64)?;
-            let rows = train.f_narrow(0, base as i64, ROWS.min(count - base) as i64)?;
-            let similar = queries.f_matmul(&rows.f_transpose(0, 1)?)?;
-            if similar.device() == Device::Cpu {
-                let width = rows.size()[0] as usize;
-                let flat = &mut held[..size * width];
-                let numel = flat.len();
-                similar.f_contiguous()?.f_copy_data(flat, numel)?;
-                scan(&mut best, flat, width, k, base, threads);
-            } else {
-                from_device(&mut best, &similar, k, base)?;
+    let mut best = vec![Nearest::default(); asked];
+    // Products are written into the same memory every time: fresh pages cost as much as looking through them.
+    let mut way = if test.device() == Device::Cpu && product::fits() {
+        Way::Tiles(Box::default())
+    } else {
+        let most = (QUERIES.min(asked) * ROWS.min(count)) as i64;
+        Way::Matrix(Tensor::f_zeros([most], (Kind::Float, test.device()))?)
+    };
+    for base in (0..count).step_by(ROWS) {
+        let width = ROWS.min(count - base);
+        let rows = train.block(base, width)?.f_contiguous()?;
+        if let Way::Tiles(tiles) = &mut way {
+            tiles.keys.fill(on_cpu(&rows), train.columns());
+        }
+        for start in (0..asked).step_by(QUERIES) {
+            between(((base as u64) * asked as u64 + (start * width) as u64) / count.max(1) as u64)?;
+            let size = QUERIES.min(asked - start);
+            let queries = test.f_narrow(0, start as i64, size as i64)?.f_contiguous()?;
+            let best = &mut best[start..start + size];
+            match &mut way {
+                Way::Tiles(tiles) => {
+                    tiles.queries.fill(on_cpu(&queries), train.columns());
+                    tiles.look(best, width, k, base, threads);
+                }
+                Way::Matrix(held) => {
+                    let flat = held.f_narrow(0, 0, (size * width) as i64)?;
+                    let into = flat.f_view([size as i64, width as i64])?;
+                    let similar = queries.f_mm_out(&into, &rows.f_transpose(0, 1)?)?;
+                    if similar.device() == Device::Cpu {
+                        scan(best, on_cpu(&similar), width, k, base, threads);
+                    } else {
+                        from_device(best, &similar, k, base)?;
+                    }
+                }
             }
         }
-        found.extend(best.into_iter().map(Nearest::sorted));
     }
     between(asked as u64)?;
-    Ok(found)
+    Ok(best.into_iter().map(Nearest::sorted).collect())
+}
+
+/// How similarities are computed.
+enum Way {
+    /// On this processor, in tiles.
+    Tiles(Box<Tiles>),
+    /// By libtorch, into this memory.
+    Matrix(Tensor),
+}
+
+/// What [`products`] works on.
+#[derive(Default)]
+struct Tiles {
+    queries: Panels<{ product::QUERIES }>,
+    keys: Panels<{ product::KEYS }>,
+    tiles: Vec<Tile>,
+}
+
+impl Tiles {
+    /// Compares all queries with `width` keys, the rows of train from `base` on, panels of queries shared among threads.
+    fn look(&mut self, best: &mut [Nearest], width: usize, k: usize, base: usize, threads: usize) {
+        let (queries, keys) = (&self.queries, &self.keys);
+        let across = keys.count();
+        self.tiles.resize(queries.count() * across, Tile::default());
+        let share = queries.count().div_ceil(threads).max(1);
+        let each = |first: usize, best: &mut [Nearest], tiles: &mut [Tile]| {
+            products(queries, keys, first..first + tiles.len() / across, tiles);
+            for (best, tiles) in best.chunks_mut(product::QUERIES).zip(tiles.chunks_exact(across)) {
+                for (query, nearest) in best.iter_mut().enumerate() {
+                    for (panel, tile) in tiles.iter().enumerate() {
+                        let first = panel * product::KEYS;
+                        // The last panel is filled up with rows that are none.
+                        let values = &tile[query][..product::KEYS.min(width - first)];
+                        nearest.look(k, base + first, values);
+                    }
+                }
+            }
+        };
+        if threads == 1 {
+            return each(0, best, &mut self.tiles);
+        }
+        std::thread::scope(|scope| {
+            let parts = best.chunks_mut(share * product::QUERIES).zip(self.tiles.chunks_mut(share * across));
+            for (part, (best, tiles)) in parts.enumerate() {
+                let each = &each;
+                scope.spawn(move || each(part * share, best, tiles));
+            }
+        });
+    }
+}
+
+/// The numbers of a contiguous tensor of fp32 on the CPU.
+fn on_cpu(tensor: &Tensor) -> &[f32] {
+    assert!(tensor.is_contiguous() && tensor.kind() == Kind::Float && tensor.device() == Device::Cpu);
+    // SAFETY: as many numbers of this kind lie there as long as the tensor does, and nobody writes to them: the one tensor
+    // that is written to, the product of before, is written between two looks.
+    unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<f32>(), tensor.numel()) }
 }
 
 /// Looks through a block of similarities, its rows shared among threads.
@@ -220,7 +355,6 @@ pub fn accuracy(votes: &[Vote], truth: &[i64]) -> (f64, f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tch::Kind;
 
     fn rows(angles: &[f64]) -> Tensor {
         let values: Vec<f32> = angles.iter().flat_map(|a| [a.cos() as f32, a.sin() as f32]).collect();
@@ -292,6 +426,20 @@ mod tests {
                 }
                 seen.insert(*index);
             }
+        }
+    }
+
+    #[test]
+    fn a_part_of_a_table_is_a_table() {
+        let count = 2 * ROWS + 5;
+        let x: Vec<f32> = (0..2 * count).map(|i| i as f32).collect();
+        let table = Tensor::from_slice(&x).view([count as i64, 2]);
+        let rows: Vec<usize> = (0..count).filter(|row| row % 3 == 1 || *row > 2 * ROWS).collect();
+        let part = Part { table: &table, rows: rows.clone() };
+        assert_eq!((part.count(), part.columns()), (rows.len(), 2));
+        let block = part.block(2, rows.len() - 2).unwrap();
+        for (at, &row) in rows[2..].iter().enumerate() {
+            assert_eq!(block.double_value(&[at as i64, 0]), 2.0 * row as f64);
         }
     }
 

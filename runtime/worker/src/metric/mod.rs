@@ -5,4 +5,5 @@ pub mod davis;
 pub mod iou;
 pub mod knn;
 pub mod precision;
+pub mod product;
 pub mod top;
