@@ -32,7 +32,7 @@ pub mod voc_classification;
 pub use built::Built;
 pub use cifar::cifar;
 pub use davis::davis;
-pub use derived::{derived_location, deriver};
+pub use derived::{derived_location, deriver, hold_out};
 pub use error::Error;
 pub use hash::{FileHasher, ParallelHasher};
 pub use image_folder::image_folder;

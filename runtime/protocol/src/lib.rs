@@ -9,6 +9,7 @@ pub mod kind;
 pub mod manifest;
 pub mod model;
 pub mod optimise;
+pub mod select;
 pub mod steps;
 pub mod transform;
 pub mod value;

@@ -113,6 +113,22 @@ impl Bench {
         self.input("multilabel_images", &serde_json::to_vec(&manifest).unwrap(), data)
     }
 
+    /// Adds some of the pictures of a labelled dataset as one.
+    pub fn some(&mut self, data: &Value, wanted: impl Fn(usize) -> bool) -> Value {
+        let digest = data["$artifact"]["digest"].as_str().unwrap();
+        let InputFiles { file, data } = self.inputs[digest].clone();
+        let mut manifest: ImageManifest = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+        let entries = std::mem::take(&mut manifest.entries).into_iter().enumerate();
+        manifest.entries = entries.filter(|(index, _)| wanted(*index)).map(|(_, entry)| entry).collect();
+        self.input("labelled_images", &serde_json::to_vec(&manifest).unwrap(), data)
+    }
+
+    /// The manifest of a dataset of pictures.
+    pub fn manifest(&self, data: &Value) -> ImageManifest {
+        let file = &self.inputs[data["$artifact"]["digest"].as_str().unwrap()].file;
+        serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
+    }
+
     /// Adds a table of features.
     pub fn vectors(&mut self, values: &[f32], columns: usize) -> Value {
         let path = self.path("vectors.npy");

@@ -391,21 +391,27 @@ fn keep_classes(source: &mut Source, wanted: &[String]) -> Result<(), Error> {
     Ok(())
 }
 
-fn holdout(params: &Holdout, inputs: &Inputs) -> Result<Built, Error> {
-    let source = Source::open(inputs, params.data.digest())?;
+/// Which pictures are held out: a share of each class (of all without one), drawn by path; exact copies of a picture that
+/// stays stay too. And what is to be said of that.
+pub fn hold_out(entries: &[ImageEntry], share: f64, seed: u64) -> (Vec<bool>, Vec<String>) {
     let mut groups: BTreeMap<Option<u32>, Vec<usize>> = BTreeMap::new();
-    for (index, entry) in source.manifest.entries.iter().enumerate() {
+    for (index, entry) in entries.iter().enumerate() {
         groups.entry(entry.label).or_default().push(index);
     }
-    let mut held_out = vec![false; source.manifest.entries.len()];
+    let mut held_out = vec![false; entries.len()];
     for members in groups.values() {
-        let wanted = holdout_size(members.len(), params.share);
-        for index in source.draw(Purpose::Holdout, params.split_seed, members, wanted) {
-            held_out[index] = true;
-        }
+        let paths: Vec<&str> = members.iter().map(|&index| entries[index].file.path.as_str()).collect();
+        let drawn = draw(Purpose::Holdout, seed, &paths, holdout_size(members.len(), share));
+        members.iter().zip(drawn).for_each(|(&index, out)| held_out[index] = out);
     }
     let mut warnings = Vec::new();
-    keep_copies_together(&source.manifest.entries, &mut held_out, &mut warnings);
+    keep_copies_together(entries, &mut held_out, &mut warnings);
+    (held_out, warnings)
+}
+
+fn holdout(params: &Holdout, inputs: &Inputs) -> Result<Built, Error> {
+    let source = Source::open(inputs, params.data.digest())?;
+    let (held_out, warnings) = hold_out(&source.manifest.entries, params.share, params.split_seed);
     let side = |wanted: bool| {
         let entries = source.manifest.entries.iter().zip(&held_out).filter(|(_, out)| **out == wanted);
         ImageManifest { entries: entries.map(|(entry, _)| entry.clone()).collect(), ..source.manifest.clone() }

@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::kind::{MetricInfo, OutputInfo, Problem, StepKind};
 use crate::optimise::{Optimizer, Schedule, Sgd, Steps};
+use crate::select::{BestOnTest, PartOfTrain};
 use crate::steps::embed::Vectors;
+use crate::steps::segment::LastEpoch;
 use crate::transform::Centre;
 use crate::value::{EncoderInput, LabelledInput, Span, int, yes};
 
@@ -56,15 +58,29 @@ impl Default for CachedFeatures {
     }
 }
 
-/// Which epoch counts.
+/// Published choice on test or its repair.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ProbeProfile {
-    /// The best one on test, as published: it flatters.
+    /// Nothing else said, `select = best_on_test`.
     Official,
-    /// The last one.
+    /// Nothing else said, `select = last`.
     #[default]
     Fixed,
+}
+
+/// Which epoch's classifier counts, and which of the learning rates.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ProbeSelect {
+    /// The last epoch's; one learning rate.
+    Last(LastEpoch),
+    /// The learning rate and the epoch with the best accuracy on a part of train that nothing is learned from, the first of
+    /// several.
+    Holdout(PartOfTrain),
+    /// The learning rate and the epoch with the best accuracy on test, the first of several: as published, and better than
+    /// the method is.
+    BestOnTest(BestOnTest),
 }
 
 /// Linear classifier, weights N(0, 0.01²), bias 0, cross-entropy; the encoder stays in eval mode and unchanged.
@@ -78,9 +94,15 @@ pub struct LinearProbe {
     pub train: LabelledInput,
     /// Labelled pictures to report on.
     pub test: LabelledInput,
-    /// Which epoch counts.
+    /// Published choice on test or its repair.
     #[serde(default)]
     pub profile: ProbeProfile,
+    /// Which epoch's classifier counts; not written: the best on test in the profile `official`, the last one in `fixed`.
+    #[serde(default)]
+    pub select: Option<ProbeSelect>,
+    /// Learning rates to choose from instead of the optimizer's, by what `select` says.
+    #[serde(default)]
+    pub rates: Vec<f64>,
     /// Features computed before, instead of an `encoder`'s; with `features = cached`.
     #[serde(default)]
     pub vectors: Option<Vectors>,
@@ -119,11 +141,16 @@ fn schedule() -> Schedule {
 
 impl StepKind for LinearProbe {
     const KIND: &'static str = "linear_probe";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const RANDOM: bool = true;
     const OUTPUTS: &'static [OutputInfo] = &[
         OutputInfo { name: "classifier", artifact: "file", doc: "The classifier's `weight` and `bias`, safetensors." },
         OutputInfo { name: "confusion", artifact: "pictures", doc: "The confusion matrix on test." },
+        OutputInfo {
+            name: "answers",
+            artifact: "pictures",
+            doc: "Test pictures classified right, and some that are not.",
+        },
         OutputInfo {
             name: "confusion_counts",
             artifact: "metrics",
@@ -135,10 +162,33 @@ impl StepKind for LinearProbe {
         MetricInfo::share("top5", "Share of test pictures whose class is among the five highest scores."),
         MetricInfo::share("majority_top1", "Accuracy of always answering the most frequent class of train."),
         MetricInfo { on_test: false, ..MetricInfo::share("train_top1", "Accuracy on train in the last epoch.") },
-        MetricInfo::number("best_epoch", "With profile `official`, the epoch that counts: the best on test."),
+        MetricInfo::number("chosen_epoch", "The epoch whose classifier counts, from 1."),
+        MetricInfo::number("chosen_rate", "The learning rate that counts."),
+        MetricInfo {
+            higher_is_better: true,
+            percent: true,
+            ..MetricInfo::number("holdout_top1", "Accuracy of what counts on the part of train it was chosen by.")
+        },
         MetricInfo::curve("loss", "Mean loss of each epoch, nats."),
         MetricInfo { series: true, ..MetricInfo::share("test_top1", "`top1` after each epoch.") },
+        MetricInfo {
+            higher_is_better: true,
+            percent: true,
+            ..MetricInfo::curve("holdout_top1_by_epoch", "Accuracy on the held-out part of train after each epoch.")
+        },
+        MetricInfo {
+            higher_is_better: true,
+            percent: true,
+            ..MetricInfo::curve("best_by_rate", "Best accuracy of each learning rate on what `select` chooses by.")
+        },
     ];
+
+    fn settle(&mut self) {
+        self.select.get_or_insert(match self.profile {
+            ProbeProfile::Official => ProbeSelect::BestOnTest(BestOnTest {}),
+            ProbeProfile::Fixed => ProbeSelect::Last(LastEpoch {}),
+        });
+    }
 
     fn problems(&self) -> Vec<Problem> {
         let mut problems = Vectors::problems(self.vectors.as_ref(), self.encoder.is_some(), self.transform.is_some());
@@ -152,6 +202,15 @@ impl StepKind for LinearProbe {
             ));
         }
         problems.extend(self.schedule.problems("schedule"));
+        if self.rates.iter().any(|rate| !(*rate > 0.0 && rate.is_finite())) {
+            problems.push(Problem::new("rates", "every learning rate is a number above 0"));
+        }
+        if self.rates.len() > 1 && matches!(self.select, None | Some(ProbeSelect::Last(_))) {
+            problems.push(Problem::new(
+                "rates",
+                "nothing says by what one of them is chosen; say `select = holdout` (a part of train)",
+            ));
+        }
         problems
     }
 }

@@ -53,6 +53,16 @@ impl Images {
         self.manifest.entries.len()
     }
 
+    /// Some of the pictures, by index.
+    ///
+    /// # Panics
+    /// There is no picture of that index.
+    pub fn only(&self, rows: &[usize]) -> Self {
+        let entries = rows.iter().map(|&row| self.manifest.entries[row].clone()).collect();
+        let manifest = ImageManifest { entries, ..ImageManifest::clone(&self.manifest) };
+        Self { manifest: Arc::new(manifest), reader: self.reader.clone() }
+    }
+
     /// Never: a dataset without pictures cannot be opened.
     pub fn is_empty(&self) -> bool {
         self.manifest.entries.is_empty()

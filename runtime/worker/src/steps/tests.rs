@@ -468,11 +468,103 @@ fn a_probe_reaches_logistic_regression() {
             .iter()
             .any(|m| matches!(m, FromWorker::Log { level, text, .. } if level == "warn" && text.contains("flatters")))
     );
+    let first = outcome;
     let outcome = ended.outcome();
     let curve = &outcome.series["test_top1"].y;
     let best = curve.iter().copied().fold(0.0, f64::max);
     assert_eq!(outcome.metrics["top1"], best);
-    assert_eq!(curve[outcome.metrics["best_epoch"] as usize - 1], best);
+    assert_eq!(curve[outcome.metrics["chosen_epoch"] as usize - 1], best);
+    let kept = outcome.provenance["warnings"][0].as_str().unwrap();
+    assert!(kept.contains("was chosen by its `top1` on test"), "{kept}");
+    let answers: harness_protocol::Gallery = serde_json::from_slice(&bench.output(&job, &first, "answers")).unwrap();
+    assert_eq!(answers.items.len(), 2);
+    assert!(answers.items[0].caption.starts_with("right (") && answers.items[1].caption.contains("taken for"));
+}
+
+/// What is chosen by a part of train is chosen without test, and the part is not learned from.
+#[test]
+fn a_part_of_train_chooses() {
+    use crate::testing::golden;
+    let mut bench = Bench::new();
+    let names = ["a", "b", "c", "d", "e"];
+    let train = bench.dataset("train", 200, &names, same);
+    let tests = [bench.dataset("tests", 60, &names, same), bench.dataset("other", 90, &names, same)];
+    // Classes that overlap, so that it matters how many neighbours and how many epochs there are.
+    let values = golden::table(200, 12, 5, 1.2, 0).0;
+    let x = bench.vectors(&values, 12);
+    let asked = [60, 90].map(|rows| bench.vectors(&golden::table(rows, 12, 5, 1.2, 70_000).0, 12));
+    let entries = bench.manifest(&train).entries;
+    let (out, _) = harness_datasets::hold_out(&entries, 0.2, 0);
+    assert_eq!(out.iter().filter(|out| **out).count(), 40);
+    let rows = |wanted: bool| -> Vec<f32> {
+        values.chunks(12).zip(&out).filter(|(_, out)| **out == wanted).flat_map(|(row, _)| row.to_vec()).collect()
+    };
+    let (kept, held) = (bench.some(&train, |at| !out[at]), bench.some(&train, |at| out[at]));
+    let (kept_x, held_x) = (bench.vectors(&rows(false), 12), bench.vectors(&rows(true), 12));
+    let run = |name: &str, kind: &str, params: Value| {
+        let job = bench.job(name, kind, params);
+        let ended = bench.run(&job);
+        (job, ended)
+    };
+    let by_part = json!({ "holdout": { "share": 0.2 } });
+
+    let knn = |test: &Value, y: &Value, select: &Value| {
+        let vectors = json!({ "train": x, "test": y });
+        let params =
+            json!({ "train": train, "test": test, "vectors": vectors, "k": 1, "also": [5, 40, 90], "select": select });
+        run("knn", "knn", params).1.outcome()
+    };
+    let [first, second] = [0, 1].map(|at| knn(&tests[at], &asked[at], &by_part));
+    let curve = &first.series["holdout_top1_by_k"];
+    assert_eq!((&curve.x, curve), (&vec![1.0, 5.0, 40.0, 90.0], &second.series["holdout_top1_by_k"]));
+    let highest = curve.y.iter().copied().fold(0.0, f64::max);
+    let place = curve.y.iter().position(|y| *y == highest).unwrap();
+    assert_eq!(first.metrics["chosen_k"], curve.x[place]);
+    assert_eq!(first.metrics["top1"], first.series["top1_by_k"].y[place]);
+    // The same by two steps: what is kept classifies what is held out.
+    let vectors = json!({ "train": kept_x, "test": held_x });
+    let by_hand = json!({ "train": kept, "test": held, "vectors": vectors, "k": 1, "also": [5, 40, 90] });
+    let by_hand = run("hand", "knn", by_hand).1.outcome();
+    assert_eq!(by_hand.series["top1_by_k"].y, curve.y);
+    assert_eq!(by_hand.metrics["chosen_k"], 1.0);
+    let flattering = knn(&tests[0], &asked[0], &json!({ "best_on_test": {} }));
+    assert_eq!(flattering.metrics["top1"], first.series["top1_by_k"].y.iter().copied().fold(0.0, f64::max));
+    assert!(flattering.provenance["warnings"][0].as_str().unwrap().contains("on test"));
+    assert!(!first.provenance.contains_key("warnings"));
+
+    let probe = |train: &Value, test: &Value, x: &Value, y: &Value, more: Value| {
+        let mut params = json!({
+            "train": train, "test": test, "vectors": { "train": x, "test": y }, "features": { "cached": {} },
+            "batch": 20, "schedule": { "steps": { "at": [], "factor": 0.1 } },
+        });
+        params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let (job, ended) = run("probe", "linear_probe", params);
+        let outcome = ended.outcome();
+        let classifier = bench.output(&job, &outcome, "classifier");
+        (outcome, classifier)
+    };
+    let chosen = json!({ "select": by_part, "rates": [1e-5, 0.3, 3.0], "epochs": 12 });
+    let (first, classifier) = probe(&train, &tests[0], &x, &asked[0], chosen.clone());
+    assert_eq!(probe(&train, &tests[1], &x, &asked[1], chosen).1, classifier, "test makes a difference");
+    let held = &first.series["holdout_top1_by_epoch"].y;
+    let highest = held.iter().copied().fold(0.0, f64::max);
+    let epoch = held.iter().position(|y| *y == highest).unwrap() + 1;
+    assert_eq!((first.metrics["holdout_top1"], first.metrics["chosen_epoch"]), (highest, epoch as f64));
+    assert!(first.metrics["chosen_rate"] > 1e-5);
+    let by_rate = &first.series["best_by_rate"];
+    let at = by_rate.x.iter().position(|rate| *rate == first.metrics["chosen_rate"]).unwrap();
+    assert_eq!(by_rate.y[at], by_rate.y.iter().copied().fold(0.0, f64::max));
+    // The same by hand: as many epochs on what is kept alone.
+    let rate = json!({ "sgd": { "lr": first.metrics["chosen_rate"] } });
+    let (by_hand, same) = probe(&kept, &tests[0], &kept_x, &asked[0], json!({ "epochs": epoch, "optimizer": rate }));
+    assert_eq!(same, classifier);
+    assert_eq!(by_hand.metrics["top1"], first.metrics["top1"]);
+
+    let tiny = bench.some(&train, |at| at < 5);
+    let params = json!({ "train": tiny, "test": tests[0], "encoder": bench.encoder(&untrained(1)), "k": 1, "also": [2],
+        "select": by_part, "transform": plain() });
+    let message = bench.run(&bench.job("tiny", "knn", params)).message();
+    assert!(message.contains("holds out 0 of 5 pictures"), "{message}");
 }
 
 #[test]
