@@ -680,6 +680,7 @@ impl Slot<'_> {
             out_dir: out.path().to_path_buf(),
             work_dir: cache.work_dir(&action.digest).map_err(|error| say(&error))?,
             device,
+            peers: Vec::new(),
             threads: self.request.config.threads,
         };
         let looked = self.request.cache;

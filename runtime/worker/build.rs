@@ -14,16 +14,22 @@ fn main() {
         println!("cargo:rustc-env=HARNESS_LIBTORCH={}", version.trim());
     }
     // torch-sys links libtorch and the C++ library; this adds what tch lacks.
-    println!("cargo:rerun-if-changed=shim/shim.cpp");
+    println!("cargo:rerun-if-changed=shim");
     let include = std::path::Path::new(&libtorch).join("include");
     cc::Build::new()
         .cpp(true)
         .std("c++17")
+        // Before libtorch's: names that its header of the Gloo backend wants and no distribution has.
+        .include("shim")
         .include(&include)
+        .include(include.join("torch/csrc/api/include"))
         .define("_GLIBCXX_USE_CXX11_ABI", "1")
+        .define("USE_DISTRIBUTED", None)
+        .define("USE_C10D_GLOO", None)
         .warnings(false)
         .opt_level(1)
         .file("shim/shim.cpp")
+        .file("shim/c10d.cpp")
         .compile("harness_shim");
     let lib = std::path::absolute(std::path::Path::new(&libtorch).join("lib")).expect("LIBTORCH is a path");
     let lib = lib.display();

@@ -72,6 +72,10 @@ pub struct Job {
     pub work_dir: PathBuf,
     /// `cpu`, `cuda:0`, …
     pub device: String,
+    /// Devices of further ranks, a process each, that share the work; kinds that cannot share refuse the job. Never part of
+    /// a key: results do not depend on it but for rounding.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub peers: Vec<String>,
     /// Threads of torch and of the data pipeline; results depend on it on the CPU, so it never comes from `-j`.
     pub threads: u32,
 }

@@ -122,6 +122,7 @@ fn features(folder: &Path, threads: u32) -> Result<serde_json::Value, Failed> {
         out_dir: temporary.join("out"),
         work_dir: temporary.join("work"),
         device: "cpu".into(),
+        peers: Vec::new(),
         threads,
     };
     // One batch beforehand: libtorch sets itself up in the first.

@@ -104,6 +104,7 @@ fn pretrain(folder: &Path, epochs: u64, threads: u32) {
         out_dir: work.path().join("out"),
         work_dir: work.path().join("work"),
         device: "cpu".into(),
+        peers: Vec::new(),
         threads,
     };
     let last = harness_worker::steps::run(&job, &|_| (), &AtomicU64::new(u64::MAX));

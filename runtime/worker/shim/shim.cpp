@@ -1,50 +1,42 @@
 // What libtorch has and tch lacks: mixed precision with bfloat16, switches of arithmetic, memory statistics, and updates of
-// many tensors in one call. Every function gives 0, or 1 after an exception, which nobody on the other side could catch.
+// many tensors in one call.
 //
 // Nothing here needs CUDA's headers or libraries: the statistics go through libtorch's device-independent allocator, which a
 // CUDA libtorch fills in when it is loaded.
 
+#include "caught.h"
+
 #include <ATen/Context.h>
 #include <ATen/autocast_mode.h>
-#include <ATen/core/Tensor.h>
 #include <ATen/ops/_foreach_add.h>
 #include <ATen/ops/_foreach_mul.h>
 #include <ATen/ops/_fused_sgd.h>
 #include <c10/core/CachingDeviceAllocator.h>
 
 #include <cstdint>
-#include <cstdio>
-#include <exception>
+#include <cstring>
 #include <optional>
 #include <vector>
 
 namespace {
 
-template <typename F>
-int32_t caught(F &&f) {
-  try {
-    f();
-    return 0;
-  } catch (const std::exception &error) {
-    std::fprintf(stderr, "libtorch: %s\n", error.what());
-    return 1;
-  } catch (...) {
-    return 1;
-  }
-}
-
-std::vector<at::Tensor> list(at::Tensor *const *tensors, size_t count) {
-  std::vector<at::Tensor> out;
-  out.reserve(count);
-  for (size_t i = 0; i < count; ++i) out.push_back(*tensors[i]);
-  return out;
-}
-
 at::DeviceType device(int32_t cuda) { return cuda ? at::kCUDA : at::kCPU; }
 
 }  // namespace
 
+std::string &harness_failure() {
+  thread_local std::string text;
+  return text;
+}
+
 extern "C" {
+
+// Copies the message of this thread's last failure, at most `room` bytes with the closing 0.
+void harness_last_failure(char *out, size_t room) {
+  if (room == 0) return;
+  std::strncpy(out, harness_failure().c_str(), room - 1);
+  out[room - 1] = 0;
+}
 
 // Operations of this thread that profit from it compute in bfloat16 from here on, until `harness_autocast_end`.
 int32_t harness_autocast_begin(int32_t cuda) {

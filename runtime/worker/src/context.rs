@@ -12,6 +12,7 @@ use tch::Device;
 
 use crate::data::{Images, Videos};
 use crate::error::{Error, Result};
+use crate::team::Team;
 
 /// Shortest time between two progress messages.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
@@ -25,6 +26,8 @@ pub struct Context<'a> {
     pub job: &'a Job,
     /// Its device.
     pub device: Device,
+    /// The ranks that share it.
+    pub team: Team,
     sink: Sink<'a>,
     cancelled: &'a AtomicU64,
     told: Mutex<Option<(Instant, String)>>,
@@ -38,7 +41,28 @@ impl<'a> Context<'a> {
     /// There is no such device.
     pub fn new(job: &'a Job, sink: Sink<'a>, cancelled: &'a AtomicU64) -> Result<Self> {
         let device = crate::device::parse(&job.device)?;
-        Ok(Self { job, device, sink, cancelled, told: Mutex::new(None), warnings: Mutex::default() })
+        let (told, warnings) = (Mutex::new(None), Mutex::default());
+        Ok(Self { job, device, team: Team::alone(), sink, cancelled, told, warnings })
+    }
+
+    /// As one of several ranks. Above rank 0 the device is the rank's own, and nothing is reported.
+    ///
+    /// # Errors
+    /// There is no such device.
+    pub fn with_team(mut self, team: Team) -> Result<Self> {
+        if let Some(peer) = team.rank().checked_sub(1) {
+            let device = self.job.peers.get(peer).ok_or("the job has no device for this rank")?;
+            self.device = crate::device::parse(device)?;
+        }
+        self.team = team;
+        Ok(self)
+    }
+
+    /// Sends a message; of several ranks the first one alone does.
+    fn send(&self, message: FromWorker) {
+        if self.team.leads() {
+            (self.sink)(message);
+        }
     }
 
     /// The step's parameters.
@@ -60,24 +84,24 @@ impl<'a> Context<'a> {
         }
         *told = Some((Instant::now(), stage.into()));
         let (stage, unit) = (stage.into(), unit.into());
-        (self.sink)(FromWorker::Progress { id: self.job.id, stage, done, total, unit });
+        self.send(FromWorker::Progress { id: self.job.id, stage, done, total, unit });
     }
 
     /// One point of a curve, while it grows; the whole curve belongs in the outcome too.
     pub fn metric(&self, name: &str, x: f64, y: f64) {
-        (self.sink)(FromWorker::Metric { id: self.job.id, name: name.into(), x, y });
+        self.send(FromWorker::Metric { id: self.job.id, name: name.into(), x, y });
     }
 
     /// A line for people.
     pub fn info(&self, text: impl Into<String>) {
-        (self.sink)(FromWorker::Log { id: self.job.id, level: "info".into(), text: text.into() });
+        self.send(FromWorker::Log { id: self.job.id, level: "info".into(), text: text.into() });
     }
 
     /// A warning for people. It is kept beside the result, so that a summary says it also where the result is known.
     pub fn warn(&self, text: impl Into<String>) {
         let text = text.into();
         self.warnings.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(text.clone());
-        (self.sink)(FromWorker::Log { id: self.job.id, level: "warn".into(), text });
+        self.send(FromWorker::Log { id: self.job.id, level: "warn".into(), text });
     }
 
     /// All warnings so far.
@@ -100,7 +124,7 @@ impl<'a> Context<'a> {
 
     /// Threads of the data pipeline.
     pub fn threads(&self) -> usize {
-        self.job.threads.max(1) as usize
+        (self.job.threads as usize / self.team.size()).max(1)
     }
 
     /// Where an input lies.

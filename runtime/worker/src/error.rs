@@ -12,6 +12,9 @@ pub enum Error {
     /// Said in full by the step.
     #[error("{0}")]
     Step(String),
+    /// Another rank of the same job ended or hangs; what happened there is the cause.
+    #[error("{0}")]
+    Ranks(String),
     /// A dataset's files.
     #[error(transparent)]
     Dataset(#[from] harness_datasets::Error),

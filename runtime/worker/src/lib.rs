@@ -12,16 +12,19 @@ pub mod data;
 pub mod device;
 pub mod error;
 pub mod features;
+pub mod group;
 pub mod guard;
 pub mod loss;
 pub mod metric;
 pub mod model;
+pub mod nccl;
 pub mod npy;
 pub mod optim;
 pub mod provenance;
 pub mod seed;
 pub mod shim;
 pub mod steps;
+pub mod team;
 #[cfg(test)]
 mod testing;
 

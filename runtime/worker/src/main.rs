@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use harness_protocol::CONTROL_FD;
-use harness_worker::{control, provenance};
+use harness_worker::{control, provenance, team};
 
 const USAGE: &str = "harness-worker is started by `harness`; by hand: harness-worker --job FILE --events FILE";
 
@@ -25,6 +25,18 @@ fn main() -> ExitCode {
                 Ok(false) => ExitCode::from(1),
                 Err(error) => {
                     eprintln!("harness-worker: {error}");
+                    ExitCode::from(2)
+                }
+            }
+        }
+        (["--rank", rank, "--job", job], _) => {
+            bind_to_parent();
+            tch::set_num_interop_threads(1);
+            match rank.parse().map_err(|_| "it is no number".into()).and_then(|rank| team::run_rank(rank, Path::new(job))) {
+                Ok(true) => ExitCode::SUCCESS,
+                Ok(false) => ExitCode::from(1),
+                Err(error) => {
+                    eprintln!("harness-worker: rank {rank}: {error}");
                     ExitCode::from(2)
                 }
             }

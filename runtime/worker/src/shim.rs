@@ -4,15 +4,16 @@ use std::marker::PhantomData;
 
 use tch::{Device, Tensor};
 
-use crate::error::Result;
+use crate::error::{Result, readable};
 
 mod raw {
-    use std::ffi::c_void;
+    use std::ffi::{c_char, c_void};
 
     /// A tensor's C++ object.
     pub type Pointer = *mut c_void;
 
     unsafe extern "C" {
+        pub fn harness_last_failure(out: *mut c_char, room: usize);
         pub fn harness_autocast_begin(cuda: i32) -> i32;
         pub fn harness_autocast_end(cuda: i32) -> i32;
         pub fn harness_arithmetic(tf32: i32) -> i32;
@@ -33,8 +34,16 @@ mod raw {
     }
 }
 
+/// What the last failed call of this thread said.
+pub fn failure() -> String {
+    let mut text = [0u8; 2048];
+    // SAFETY: writes at most as much as there is room for, and ends it with 0.
+    unsafe { raw::harness_last_failure(text.as_mut_ptr().cast(), text.len()) };
+    std::ffi::CStr::from_bytes_until_nul(&text).unwrap_or(c"").to_string_lossy().into_owned()
+}
+
 fn checked(status: i32, what: &str) -> Result<()> {
-    if status == 0 { Ok(()) } else { Err(format!("libtorch refused {what}; its log says why").into()) }
+    if status == 0 { Ok(()) } else { Err(format!("libtorch refused {what}: {}", readable(&failure())).into()) }
 }
 
 fn pointers<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Vec<raw::Pointer> {

@@ -166,6 +166,7 @@ impl Bench {
             out_dir: self.path(&format!("{name}.out")),
             work_dir: self.path(&format!("{name}.work")),
             device: "cpu".into(),
+            peers: Vec::new(),
             threads: 1,
         }
     }

@@ -1,5 +1,7 @@
 //! The two encoders of MoCo (He et al. 2020) and the queue of keys.
 
+use std::sync::Arc;
+
 use harness_protocol::model::Architecture;
 use harness_protocol::optimise::Precision;
 use harness_protocol::steps::pretrain::{Enqueue, Moco as Settings};
@@ -7,6 +9,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::error::Result;
 use crate::features::normalised;
+use crate::group::{Gradients, Group};
 use crate::loss::{info_nce, nearest, neighbours};
 use crate::model::head::Head;
 use crate::model::resnet::{MOMENTUM, Resnet, group_momenta};
@@ -139,6 +142,7 @@ pub struct Moco {
     settings: Settings,
     groups: usize,
     parts: usize,
+    gradients: Gradients,
 }
 
 impl Moco {
@@ -181,7 +185,17 @@ impl Moco {
         store.train(true);
         let query = Tower::bind(store, architecture)?;
         let groups = groups as usize;
-        Ok(Self { query, key, queue, features, pointer: 0, settings: *settings, groups, parts: 1 })
+        let gradients = Gradients::default();
+        Ok(Self { query, key, queue, features, pointer: 0, settings: *settings, groups, parts: 1, gradients })
+    }
+
+    /// As one of several ranks, each of which is given its rows of every batch and has its share of the groups of batch norm,
+    /// whose number is a multiple of that of the ranks.
+    #[must_use]
+    pub fn among(mut self, group: Option<Arc<Group>>) -> Self {
+        self.groups /= group.as_ref().map_or(1, |group| group.size());
+        self.gradients = Gradients::new(group);
+        self
     }
 
     /// Arithmetic of both encoders' passes, fp32 unless told otherwise.
@@ -202,6 +216,8 @@ impl Moco {
     /// the loss is taken against the old queue; then gradients, part by part of the batch, the queue's turn and the weights'
     /// step along `sgd`. (MoCo's own order, queries first, gives the same: neither encoder's pass depends on the other's.)
     ///
+    /// Of several ranks each is given its own rows; keys are shuffled among all, and the queues are the same on all.
+    ///
     /// The loss, nats; if it is not finite, nothing was learned.
     ///
     /// # Errors
@@ -209,12 +225,14 @@ impl Moco {
     pub fn learn(&mut self, sample: &Sample, sgd: &mut Sgd, turn: Turn) -> Result<f64> {
         let symmetric = self.settings.symmetric;
         self.follow(self.settings.momentum)?;
-        let keys = self.keys(&sample.key, turn.shuffles[0])?;
-        let back_keys = if symmetric { Some(self.keys(&sample.query, turn.shuffles[1])?) } else { None };
-        let fresh = match &back_keys {
-            Some(back) => Embedded::cat(&[back, &keys]),
-            None => Embedded::cat(&[&keys]),
+        let all_keys = self.keys(&sample.key, turn.shuffles[0])?;
+        let all_back_keys = if symmetric { Some(self.keys(&sample.query, turn.shuffles[1])?) } else { None };
+        let fresh = match &all_back_keys {
+            Some(back) => Embedded::cat(&[back, &all_keys]),
+            None => Embedded::cat(&[&all_keys]),
         };
+        let keys = self.mine(&all_keys);
+        let back_keys = all_back_keys.as_ref().map(|keys| self.mine(keys));
         let pool = match (&self.settings.neighbours, &self.features) {
             (Some(settings), Some(features)) if turn.neighbours => Some(match settings.enqueue {
                 Enqueue::Last => features.shallow_clone(),
@@ -231,25 +249,14 @@ impl Moco {
         let parts = self.parts;
         let passes = 1 + usize::from(sample.small.is_some()) + usize::from(symmetric);
         let momenta = schedule(passes, self.groups, parts);
-        let mut gradients: Vec<Tensor> = Vec::new();
-        let mut total: Option<Tensor> = None;
-        for (part, momenta) in momenta.iter().enumerate() {
-            let loss = self.loss(sample, &keys, back_keys.as_ref(), pool.as_ref(), part, momenta)? / parts as f64;
-            let weights: Vec<&Tensor> = sgd.tensors().collect();
-            let more = Tensor::f_run_backward(&[&loss], &weights, false, false)?;
-            if gradients.is_empty() {
-                gradients = more;
-            } else {
-                no_grad(|| gradients.iter_mut().zip(&more).for_each(|(sum, one)| *sum += one));
-            }
-            let loss = loss.detach();
-            total = Some(match total {
-                Some(sum) => sum + loss,
-                None => loss,
-            });
-        }
+        let mut gradients = std::mem::take(&mut self.gradients);
+        let weights: Vec<&Tensor> = sgd.tensors().collect();
+        let made = gradients.of(&weights, parts, |part| {
+            self.loss(sample, &keys, back_keys.as_ref(), pool.as_ref(), part, &momenta[part])
+        });
+        self.gradients = gradients;
+        let (gradients, value) = made?;
         (0..passes).for_each(|_| self.query.count_batch());
-        let value = total.ok_or("a batch has at least one part")?.f_double_value(&[])?;
         if value.is_finite() {
             self.enqueue(&fresh);
             sgd.step_fused(gradients, turn.lr)?;
@@ -304,18 +311,35 @@ impl Moco {
         shim::follow(&tensors(&self.key), &tensors(&self.query), momentum)
     }
 
-    /// Embeddings of key crops, without gradients. With several groups of batch norm the pictures are shuffled among
-    /// them by `order` and the embeddings put back, so that statistics do not tell which key belongs to which query.
+    /// This rank's rows of what all have.
+    fn mine(&self, all: &Embedded) -> Embedded {
+        let (rank, ranks) = self.gradients.group().map_or((0, 1), |group| (group.rank(), group.size()));
+        Embedded { features: rows_of(&all.features, rank, ranks), embedding: rows_of(&all.embedding, rank, ranks) }
+    }
+
+    /// Embeddings of the key crops of all ranks, without gradients. With several groups of batch norm the pictures are
+    /// shuffled among them by `order` and the embeddings put back, so that statistics do not tell which key belongs to which
+    /// query. x: this rank's crops.
     fn keys(&self, x: &Tensor, order: &[i64]) -> Result<Embedded> {
         let momenta = &schedule(1, self.groups, 1)[0][0];
         no_grad(|| {
-            let made = if self.groups == 1 {
+            let ranks = self.gradients.ranks();
+            let made = if self.groups * ranks == 1 {
                 self.key.embed(x, momenta)?
             } else {
                 let order = Tensor::from_slice(order).to_device(x.device());
                 // Selecting where channels come last keeps them there in memory, which convolutions are faster with.
-                let rows = x.permute([0, 2, 3, 1]).index_select(0, &order).permute([0, 3, 1, 2]);
-                let Embedded { features, embedding } = self.key.embed(&rows, momenta)?;
+                let mut rows = x.permute([0, 2, 3, 1]);
+                let mut taken = order.shallow_clone();
+                if let Some(group) = self.gradients.group() {
+                    rows = group.gather(&rows)?;
+                    taken = rows_of(&order, group.rank(), ranks);
+                }
+                let rows = rows.index_select(0, &taken).permute([0, 3, 1, 2]);
+                let Embedded { mut features, mut embedding } = self.key.embed(&rows, momenta)?;
+                if let Some(group) = self.gradients.group() {
+                    (features, embedding) = (group.gather(&features)?, group.gather(&embedding)?);
+                }
                 Embedded { features: unshuffled(&features, &order), embedding: unshuffled(&embedding, &order) }
             };
             self.key.count_batch();
@@ -345,6 +369,7 @@ fn unshuffled(x: &Tensor, order: &Tensor) -> Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::group::tests::together;
     use harness_protocol::model::{Resnet as Config, Stem};
 
     fn tiny(queue: u64) -> Moco {
@@ -416,49 +441,82 @@ mod tests {
         ((&a - &b).abs().max() / b.abs().max().clamp_min(1e-3)).double_value(&[])
     }
 
-    /// Batches worked through in parts, with every pass that there is: weights, statistics, queues and momenta.
-    #[test]
-    fn parts_of_a_batch_are_the_batch() {
+    /// Three steps in float64 with four groups of batch norm on batches of 8, worked through in parts and, in a group, by
+    /// several ranks; with the running statistics as they are looked at.
+    fn learned(settings: &Settings, small: bool, parts: u64, group: Option<Arc<Group>>) -> (Moco, Vec<f64>) {
         let architecture = Architecture::Resnet18(Config { stem: Stem::Small, width: 0.0625 });
+        let kind = tch::Kind::Double;
+        let made = Moco::new(&architecture, settings, 4, 1, Device::Cpu).unwrap();
+        let (queue, features) = (made.queue.to_kind(kind), made.features.map(|f| f.to_kind(kind)));
+        let mut store = Store::default();
+        for (name, tensor) in made.query.store.tensors() {
+            let kind = if tensor.is_floating_point() { kind } else { tensor.kind() };
+            store.insert(name, tensor.detach().to_kind(kind));
+        }
+        let moco = Moco::with(&architecture, settings, 4, store, queue, features).unwrap();
+        let mut moco = moco.parts(parts).among(group.clone());
+        let descent = harness_protocol::optimise::Sgd { lr: 0.05, momentum: 0.9, weight_decay: 1e-3 };
+        let mut sgd = Sgd::new(moco.query.store.parameters(), &descent);
+        let order: Vec<i64> = (0..8).map(|i| (3 * i + 1) % 8).collect();
+        let (rank, ranks) = group.as_ref().map_or((0, 1), |group| (group.rank(), group.size()));
+        let mut losses = Vec::new();
+        for step in 0..3 {
+            let draw = |name, rows, side| {
+                rows_of(&seed::normal(step, name, &[rows, 3, side, side], 1.0).to_kind(kind), rank, ranks)
+            };
+            let small = small.then(|| draw("s", 16, 8));
+            let sample = Sample { query: draw("q", 8, 12), key: draw("k", 8, 12), small };
+            let turn = Turn { lr: 0.05, shuffles: [&order, &order], neighbours: true };
+            losses.push(moco.learn(&sample, &mut sgd, turn).unwrap());
+        }
+        if let Some(group) = group {
+            for tower in [&moco.query, &moco.key] {
+                let running = tower.store.buffers().into_iter().filter(|(name, _)| name.contains(".running_"));
+                group.average(&running.map(|(_, tensor)| tensor.detach()).collect::<Vec<_>>()).unwrap();
+            }
+        }
+        (moco, losses)
+    }
+
+    fn assert_same(what: &str, (moco, losses): &(Moco, Vec<f64>), (whole, expected): &(Moco, Vec<f64>)) {
+        assert!(losses.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-9), "{what}: {losses:?} {expected:?}");
+        for (tower, other) in [(&moco.query, &whole.query), (&moco.key, &whole.key)] {
+            for (name, tensor) in other.store.tensors() {
+                let off = far(&tower.store.get(name).unwrap(), tensor);
+                assert!(off < 1e-7, "{what}: {name}: {off}");
+            }
+        }
+        assert!(far(&moco.queue, &whole.queue) < 1e-7, "{what}");
+        assert_eq!(moco.pointer, whole.pointer);
+        if let (Some(features), Some(others)) = (&moco.features, &whole.features) {
+            assert!(far(features, others) < 1e-7, "{what}");
+        }
+    }
+
+    /// Every pass that there is: small crops and neighbours, and the symmetric loss.
+    fn cases() -> [(Settings, bool); 2] {
         let near = harness_protocol::steps::pretrain::Neighbours { k: 2, ..Default::default() };
         let base = Settings { dim: 4, queue: 32, momentum: 0.9, ..Settings::default() };
-        let cases =
-            [(Settings { neighbours: Some(near), ..base }, true), (Settings { symmetric: true, ..base }, false)];
-        for (settings, small) in cases {
-            let run = |parts: u64| {
-                let double = |store: &Store| {
-                    let mut out = Store::default();
-                    for (name, tensor) in store.tensors() {
-                        let kind = if tensor.is_floating_point() { tch::Kind::Double } else { tensor.kind() };
-                        out.insert(name, tensor.detach().to_kind(kind));
-                    }
-                    out
-                };
-                let made = Moco::new(&architecture, &settings, 4, 1, Device::Cpu).unwrap();
-                let kind = tch::Kind::Double;
-                let (queue, features) = (made.queue.to_kind(kind), made.features.map(|f| f.to_kind(kind)));
-                let store = double(&made.query.store);
-                let mut moco = Moco::with(&architecture, &settings, 4, store, queue, features).unwrap().parts(parts);
-                let settings = harness_protocol::optimise::Sgd { lr: 0.05, momentum: 0.9, weight_decay: 1e-3 };
-                let mut sgd = Sgd::new(moco.query.store.parameters(), &settings);
-                let order: Vec<i64> = (0..8).map(|i| (3 * i + 1) % 8).collect();
-                let mut losses = Vec::new();
-                for step in 0..3 {
-                    let draw = |name, rows, side| seed::normal(step, name, &[rows, 3, side, side], 1.0).to_kind(kind);
-                    let small = small.then(|| draw("s", 16, 8));
-                    let sample = Sample { query: draw("q", 8, 12), key: draw("k", 8, 12), small };
-                    let turn = Turn { lr: 0.05, shuffles: [&order, &order], neighbours: true };
-                    losses.push(moco.learn(&sample, &mut sgd, turn).unwrap());
+        [(Settings { neighbours: Some(near), ..base }, true), (Settings { symmetric: true, ..base }, false)]
+    }
+
+    #[test]
+    fn parts_of_a_batch_are_the_batch() {
+        for (settings, small) in cases() {
+            assert_same("parts", &learned(&settings, small, 4, None), &learned(&settings, small, 1, None));
+        }
+    }
+
+    /// N ranks with 1/N of the rows each are one process with as many groups of batch norm as all of them together.
+    #[test]
+    fn ranks_learn_what_one_process_learns() {
+        for (settings, small) in cases() {
+            let whole = learned(&settings, small, 1, None);
+            for (ranks, parts) in [(2, 1), (2, 2), (4, 1)] {
+                for made in together(ranks, |group| learned(&settings, small, parts, Some(group))) {
+                    assert_same(&format!("{ranks} ranks, {parts} parts"), &made, &whole);
                 }
-                (moco, losses)
-            };
-            let ((whole, losses), (parted, same)) = (run(1), run(4));
-            assert!(losses.iter().zip(&same).all(|(a, b)| (a - b).abs() < 1e-9), "{losses:?} {same:?}");
-            for (name, tensor) in whole.query.store.tensors() {
-                let other = parted.query.store.get(name).unwrap();
-                assert!(far(&other, tensor) < 1e-7, "{name}: {}", far(&other, tensor));
             }
-            assert!(far(&parted.queue, &whole.queue) < 1e-7);
         }
     }
 

@@ -1,10 +1,13 @@
 //! Learning from class labels, on the same encoder, batch norm and optimiser as the contrastive objective.
 
+use std::sync::Arc;
+
 use harness_protocol::model::Architecture;
 use harness_protocol::optimise::Precision;
-use tch::{Device, Reduction, Tensor, no_grad};
+use tch::{Device, Reduction, Tensor};
 
 use crate::error::Result;
+use crate::group::{Gradients, Group};
 use crate::model::contrastive::{Tower, rows_of, schedule};
 use crate::model::head::Head;
 use crate::model::resnet::Resnet;
@@ -18,6 +21,7 @@ pub struct Supervised {
     pub tower: Tower,
     groups: usize,
     parts: usize,
+    gradients: Gradients,
 }
 
 impl Supervised {
@@ -41,7 +45,15 @@ impl Supervised {
         store.train(true);
         let mut tower = Tower::bind(store, architecture)?;
         tower.precision = precision;
-        Ok(Self { tower, groups: groups as usize, parts: parts as usize })
+        Ok(Self { tower, groups: groups as usize, parts: parts as usize, gradients: Gradients::default() })
+    }
+
+    /// As one of several ranks, each of which is given its rows of every batch and has its share of the groups of batch norm.
+    #[must_use]
+    pub fn among(mut self, group: Option<Arc<Group>>) -> Self {
+        self.groups /= group.as_ref().map_or(1, |group| group.size());
+        self.gradients = Gradients::new(group);
+        self
     }
 
     /// One step along the gradient of the mean cross-entropy. `x`: [n, 3, side, side], normalised; `labels`: [n].
@@ -51,22 +63,13 @@ impl Supervised {
     /// # Errors
     /// libtorch's, such as too little memory.
     pub fn learn(&mut self, x: &Tensor, labels: &Tensor, sgd: &mut Sgd, lr: f64) -> Result<f64> {
-        let mut gradients: Vec<Tensor> = Vec::new();
-        let mut value = 0.0;
-        for (part, momenta) in schedule(1, self.groups, self.parts).iter().enumerate() {
+        let momenta = schedule(1, self.groups, self.parts);
+        let weights: Vec<&Tensor> = sgd.tensors().collect();
+        let (gradients, value) = self.gradients.of(&weights, self.parts, |part| {
             let rows = |x: &Tensor| rows_of(x, part, self.parts);
-            let (_, logits) = self.tower.forward(&rows(x), &momenta[0])?;
-            let loss = logits.f_cross_entropy_loss(&rows(labels), None::<&Tensor>, Reduction::Mean, -100, 0.0)?;
-            let loss = loss / self.parts as f64;
-            let weights: Vec<&Tensor> = sgd.tensors().collect();
-            let more = Tensor::f_run_backward(&[&loss], &weights, false, false)?;
-            if gradients.is_empty() {
-                gradients = more;
-            } else {
-                no_grad(|| gradients.iter_mut().zip(&more).for_each(|(sum, one)| *sum += one));
-            }
-            value += loss.f_double_value(&[])?;
-        }
+            let (_, logits) = self.tower.forward(&rows(x), &momenta[part][0])?;
+            Ok(logits.f_cross_entropy_loss(&rows(labels), None::<&Tensor>, Reduction::Mean, -100, 0.0)?)
+        })?;
         self.tower.count_batch();
         if value.is_finite() {
             sgd.step_fused(gradients, lr)?;

@@ -26,6 +26,7 @@ use harness_protocol::{FromWorker, Job, Outcome, StepKind};
 
 use crate::context::{Context, Sink};
 use crate::error::{Error, Result, panic_message};
+use crate::team::Team;
 
 /// How a kind of step runs.
 pub struct Run {
@@ -35,10 +36,20 @@ pub struct Run {
     pub version: u32,
     /// Runs a job of it.
     pub run: fn(&Context) -> Result<Outcome>,
+    /// Whether several ranks can share it.
+    pub shared: bool,
 }
 
 const fn run_of<T: StepKind>(run: fn(&Context) -> Result<Outcome>) -> Run {
-    Run { kind: T::KIND, version: T::VERSION, run }
+    Run { kind: T::KIND, version: T::VERSION, run, shared: false }
+}
+
+impl Run {
+    /// Several ranks can share it.
+    const fn shared(mut self) -> Self {
+        self.shared = true;
+        self
+    }
 }
 
 /// Every kind that this worker runs, sorted by name.
@@ -49,7 +60,7 @@ pub const ALL: &[Run] = &[
     run_of::<harness_protocol::steps::Knn>(knn::run),
     run_of::<harness_protocol::steps::LinearProbe>(linear_probe::run),
     run_of::<harness_protocol::steps::LinearSvm>(linear_svm::run),
-    run_of::<harness_protocol::steps::Pretrain>(pretrain::run),
+    run_of::<harness_protocol::steps::Pretrain>(pretrain::run).shared(),
     run_of::<harness_protocol::steps::Propagate>(propagate::run),
     run_of::<harness_protocol::steps::Retrieve>(retrieve::run),
     run_of::<harness_protocol::steps::ScoreVideo>(score_video::run),
@@ -61,7 +72,8 @@ pub fn versions() -> BTreeMap<String, u32> {
     ALL.iter().map(|run| (run.kind.to_string(), run.version)).collect()
 }
 
-fn try_run(job: &Job, sink: Sink, cancelled: &AtomicU64) -> Result<Outcome> {
+/// The kind of a job, if this worker can run it as it asks.
+fn found(job: &Job) -> Result<&'static Run> {
     let run = ALL.iter().find(|run| run.kind == job.kind).ok_or_else(|| {
         let names: Vec<&str> = ALL.iter().map(|run| run.kind).collect();
         format!("this worker does not run `{}`, only {}", job.kind, names.join(", "))
@@ -73,24 +85,59 @@ fn try_run(job: &Job, sink: Sink, cancelled: &AtomicU64) -> Result<Outcome> {
         )
         .into());
     }
+    if !run.shared && !job.peers.is_empty() {
+        let names: Vec<&str> = ALL.iter().filter(|run| run.shared).map(|run| run.kind).collect();
+        return Err(format!(
+            "`{}` runs on one device, and the job has {}; several are for {}",
+            job.kind,
+            job.peers.len() + 1,
+            names.join(", ")
+        )
+        .into());
+    }
     if let Some(Err(problems)) = harness_protocol::steps::kind(&job.kind).map(|kind| (kind.resolve)(job.params.clone()))
     {
         let lines: Vec<String> =
             problems.iter().map(|problem| format!("{}: {}", problem.field, problem.message)).collect();
         return Err(lines.join("\n").into());
     }
+    Ok(run)
+}
+
+fn try_run(job: &Job, sink: Sink, cancelled: &AtomicU64) -> Result<Outcome> {
+    let run = found(job)?;
     for folder in [&job.out_dir, &job.work_dir] {
         std::fs::create_dir_all(folder).map_err(Error::io("make", folder))?;
     }
-    tch::set_num_threads(job.threads.max(1) as i32);
-    let context = Context::new(job, sink, cancelled)?;
-    crate::shim::arithmetic(false)?;
-    let mut outcome = (run.run)(&context)?;
+    let context = Context::new(job, sink, cancelled)?.with_team(Team::lead(job)?)?;
+    start(&context)?;
+    let mut outcome = (run.run)(&context).map_err(|error| context.team.explained(error))?;
     let warnings = context.warnings();
     if !warnings.is_empty() {
         outcome.provenance.insert("warnings".into(), warnings.into());
     }
     Ok(outcome)
+}
+
+/// How every job starts.
+fn start(context: &Context) -> Result<()> {
+    tch::set_num_threads(context.threads() as i32);
+    crate::shim::arithmetic(false)
+}
+
+/// Runs a job as one of its ranks above 0.
+///
+/// # Errors
+/// The step's.
+pub fn run_rank(job: &Job, rank: usize) -> Result<()> {
+    let never = AtomicU64::new(u64::MAX);
+    let work = || {
+        let run = found(job)?;
+        let context = Context::new(job, &|_| (), &never)?.with_team(Team::follow(job, rank)?)?;
+        start(&context)?;
+        (run.run)(&context).map(drop)
+    };
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(panic_message(panic.as_ref()).into()))
 }
 
 /// Runs a job to its end, whatever that is; the last message. A panic in it is a failure of the job alone.

@@ -55,12 +55,28 @@ pub fn run(context: &Context) -> Result<Outcome> {
         )
         .into());
     }
+    shareable(&params, context.team.size() as u64)?;
     let labels = objective::labels(&params, &images)?;
-    let watch = Watch::open(context, params.monitor.as_ref())?;
+    let watch = if context.team.leads() { Watch::open(context, params.monitor.as_ref())? } else { None };
     let pictures = Pictures::check(context, &images)?;
     shim::arithmetic(params.precision == Precision::Tf32)?;
     shim::reset_memory(context.device);
     advice::on_memory(&params, || Run::start(context, &params, steps, labels, watch)?.run(&pictures))
+}
+
+/// Whether the batch can be dealt to so many ranks with the same result.
+fn shareable(params: &Params, ranks: u64) -> Result<()> {
+    let groups = params.batch_norm.groups;
+    if groups.is_multiple_of(ranks) {
+        // The batch is a multiple of the groups, which the parameters' own check saw to.
+        return Ok(());
+    }
+    Err(format!(
+        "{ranks} devices cannot share {groups} groups of batch norm, each of which lies on one device; ask for a number of \
+         devices that divides `batch_norm.groups`, or make that a multiple of {ranks} (which is another training: its \
+         statistics are those of smaller groups)"
+    )
+    .into())
 }
 
 /// A running pretraining.
@@ -99,7 +115,7 @@ impl<'a> Run<'a> {
             params,
             steps,
             watch,
-            objective: Objective::new(params, labels, context.device)?,
+            objective: Objective::new(params, labels, context.device, context.team.group().cloned())?,
             sgd: Sgd::new(Vec::new(), &optimizer),
             place: Place::new(&context.job.key),
             lr: optimizer.lr,
@@ -115,11 +131,15 @@ impl<'a> Run<'a> {
             run.sgd = Sgd::new(run.objective.student().store.parameters(), &optimizer);
             run.place = Place::new(&context.job.key);
         }
+        if !context.team.agrees(run.place.epoch * steps + run.place.step)? {
+            return Err("the ranks read different checkpoints; does every device see the same cache folder?".into());
+        }
         Ok(run)
     }
 
     fn run(mut self, pictures: &Pictures) -> Result<Outcome> {
         let (context, params, steps) = (self.context, self.params, self.steps);
+        let team = &context.team;
         self.since = Instant::now();
         if self.place.step == steps {
             self.close_epoch(params.schedule.rate(self.lr, self.place.epoch, params.epochs))?;
@@ -127,11 +147,11 @@ impl<'a> Run<'a> {
         let first = self.place.epoch * steps + self.place.step;
         let total = params.epochs * steps;
         let interval = Duration::try_from_secs_f64(self.pace.interval.0).unwrap_or(Duration::MAX);
-        let mut batches = Batches::new(pictures, params, steps, first, context.threads());
+        let mut batches = Batches::new(pictures, params, steps, first, context.threads(), (team.rank(), team.size()));
 
         for at in first..total {
             let (epoch, step) = (at / steps, at % steps);
-            if context.cancelled() {
+            if team.any(context.cancelled())? {
                 self.save_now()?;
                 return Err(Error::Cancelled);
             }
@@ -147,7 +167,7 @@ impl<'a> Run<'a> {
             context.progress(&stage, (at + 1) * params.batch, total * params.batch, "pictures");
             if step + 1 == steps {
                 self.close_epoch(lr)?;
-            } else if self.saved.elapsed() >= interval {
+            } else if team.any(team.leads() && self.saved.elapsed() >= interval)? {
                 self.save_or_warn(lr)?;
             }
         }
@@ -156,6 +176,9 @@ impl<'a> Run<'a> {
 
     fn outcome(mut self, steps_now: u64) -> Result<Outcome> {
         self.count_time();
+        if !self.context.team.leads() {
+            return Ok(Outcome::default());
+        }
         let (context, params) = (self.context, self.params);
         let seen = params.epochs * self.steps * params.batch;
         let (pixels, flops) = objective::cost(params, self.objective.classes());
@@ -165,6 +188,9 @@ impl<'a> Run<'a> {
         let final_loss = self.place.curves.get("loss").and_then(|curve| curve.y.last().copied()).unwrap_or(f64::NAN);
         let mut provenance = provenance(context, steps_now * params.batch, self.place.now);
         let achieved = device::achieved(params.precision, context.device)?;
+        if context.team.size() > 1 {
+            provenance.insert("ranks".into(), json!(context.team.size()));
+        }
         provenance.insert("precision".into(), json!({ "requested": params.precision, "achieved": achieved }));
         if let Some(bytes) = shim::peak_memory(context.device) {
             provenance.insert("peak_gpu_memory_bytes".into(), json!(bytes));
@@ -188,13 +214,17 @@ impl<'a> Run<'a> {
     fn close_epoch(&mut self, lr: f64) -> Result<()> {
         let epoch = self.place.epoch;
         self.count_time();
-        match self.look(epoch) {
-            Err(Error::Cancelled) => {
-                // The epoch stays open, so that the next run looks at it.
-                self.save_now()?;
-                return Err(Error::Cancelled);
-            }
+        self.objective.settle()?;
+        let team = &self.context.team;
+        let mut stopped = false;
+        match team.wait_for_leader(&format!("look-{epoch}"), || self.look(epoch)) {
+            Err(Error::Cancelled) => stopped = true,
             other => other?,
+        }
+        if team.any(stopped)? {
+            // The epoch stays open, so that the next run looks at it.
+            self.save_now()?;
+            return Err(Error::Cancelled);
         }
         // Watching is not training.
         self.since = Instant::now();
@@ -212,7 +242,7 @@ impl<'a> Run<'a> {
     /// Adds the training time since the last call to the place.
     fn count_time(&mut self) {
         let seconds = self.since.elapsed().as_secs_f64();
-        self.place.seconds += seconds;
+        self.place.seconds += seconds * self.context.team.size() as f64;
         self.place.now += seconds;
         self.since = Instant::now();
     }

@@ -34,10 +34,19 @@ pub struct Batches {
 }
 
 impl Batches {
-    /// From step `first` (counted over all epochs of `steps` steps) to the end.
-    pub fn new(pictures: &Pictures, params: &Params, steps: u64, first: u64, threads: usize) -> Self {
+    /// From step `first` (counted over all epochs of `steps` steps) to the end, the rows of one of several ranks in each.
+    pub fn new(
+        pictures: &Pictures,
+        params: &Params,
+        steps: u64,
+        first: u64,
+        threads: usize,
+        (rank, ranks): (usize, usize),
+    ) -> Self {
         let (recipe, sides) = (recipe(params), sides(params));
-        let (seed, batch, total) = (params.seed, params.batch as usize, params.epochs * steps);
+        let (seed, whole, total) = (params.seed, params.batch as usize, params.epochs * steps);
+        let batch = whole / ranks;
+        let share = Share { whole, first: rank * batch, count: batch };
         let source = pictures.clone();
         let load = move |pieces: Vec<(u64, usize)>| -> Result<Batch> {
             let mut out = Batch::default();
@@ -55,7 +64,7 @@ impl Batches {
             Ok(out)
         };
         let ahead = batch.div_ceil(CHUNK) + threads;
-        let chunks = ordered_from(threads, ahead, Chunks::new(seed, pictures.len(), batch, steps, first..total), load);
+        let chunks = ordered_from(threads, ahead, Chunks::new(seed, pictures.len(), share, steps, first..total), load);
         let bytes = [sides.large * sides.large, sides.large * sides.large, sides.count * sides.small * sides.small];
         let bytes = bytes.map(|pixels| 3 * pixels as usize * batch);
         // On a thread of its own, so that whoever trains never waits for copies.
@@ -71,11 +80,22 @@ impl Batches {
     }
 }
 
+/// Which rows of every batch are a rank's.
+#[derive(Clone, Copy)]
+struct Share {
+    /// Rows of the batch.
+    whole: usize,
+    /// The rank's first one.
+    first: usize,
+    /// How many it has.
+    count: usize,
+}
+
 /// Pictures of each step in pieces: epoch and index of each.
 struct Chunks {
     seed: u64,
     count: usize,
-    batch: usize,
+    share: Share,
     steps: u64,
     at: u64,
     end: u64,
@@ -85,8 +105,8 @@ struct Chunks {
 }
 
 impl Chunks {
-    fn new(seed: u64, count: usize, batch: usize, steps: u64, range: std::ops::Range<u64>) -> Self {
-        Self { seed, count, batch, steps, at: range.start, end: range.end, place: 0, order: Vec::new(), epoch: None }
+    fn new(seed: u64, count: usize, share: Share, steps: u64, range: std::ops::Range<u64>) -> Self {
+        Self { seed, count, share, steps, at: range.start, end: range.end, place: 0, order: Vec::new(), epoch: None }
     }
 }
 
@@ -102,11 +122,11 @@ impl Iterator for Chunks {
             self.order = seed::permutation(self.seed, "order", epoch, 0, self.count);
             self.epoch = Some(epoch);
         }
-        let start = step * self.batch;
-        let end = (self.place + CHUNK).min(self.batch);
+        let start = step * self.share.whole + self.share.first;
+        let end = (self.place + CHUNK).min(self.share.count);
         let piece = self.order[start + self.place..start + end].iter().map(|&index| (epoch, index)).collect();
         self.place = end;
-        if end == self.batch {
+        if end == self.share.count {
             (self.at, self.place) = (self.at + 1, 0);
         }
         Some(piece)
@@ -185,7 +205,8 @@ mod tests {
     #[test]
     fn pieces_are_the_steps_of_each_epochs_order() {
         // 23 pictures, batches of 11: two steps an epoch, one picture left out of each; from the second step on.
-        let pieces: Vec<Vec<(u64, usize)>> = Chunks::new(5, 23, 11, 2, 1..6).collect();
+        let whole = Share { whole: 11, first: 0, count: 11 };
+        let pieces: Vec<Vec<(u64, usize)>> = Chunks::new(5, 23, whole, 2, 1..6).collect();
         assert_eq!(pieces.iter().map(Vec::len).collect::<Vec<_>>(), [8, 3, 8, 3, 8, 3, 8, 3, 8, 3]);
         let flat: Vec<(u64, usize)> = pieces.concat();
         for at in 1..6u64 {
@@ -193,6 +214,19 @@ mod tests {
             let order = seed::permutation(5, "order", epoch, 0, 23);
             let wanted: Vec<(u64, usize)> = order[step * 11..step * 11 + 11].iter().map(|&i| (epoch, i)).collect();
             assert_eq!(flat[(at as usize - 1) * 11..at as usize * 11], wanted);
+        }
+    }
+
+    #[test]
+    fn ranks_share_every_batch_without_loss_or_repetition() {
+        let of = |first, count| -> Vec<(u64, usize)> {
+            Chunks::new(5, 50, Share { whole: 24, first, count }, 2, 0..4).collect::<Vec<_>>().concat()
+        };
+        let (whole, ranks) = (of(0, 24), [of(0, 12), of(12, 12)]);
+        for step in 0..4 {
+            let joined: Vec<(u64, usize)> =
+                ranks.iter().flat_map(|rank| rank[step * 12..(step + 1) * 12].to_vec()).collect();
+            assert_eq!(joined, whole[step * 24..(step + 1) * 24]);
         }
     }
 }

@@ -29,7 +29,7 @@ pub struct Place {
     pub pointer: i64,
     /// Sum of the losses of the epoch's steps so far.
     pub sum: f64,
-    /// Seconds of training so far, of all processes that had a part in it.
+    /// Seconds of training so far, of all processes that had a part in it and of all their devices.
     pub seconds: f64,
     /// Of these, seconds of this process.
     #[serde(skip)]
@@ -67,6 +67,10 @@ impl Run<'_> {
     /// Writes the checkpoint. The one before stays whole until this one is.
     pub(super) fn save_now(&mut self) -> Result<()> {
         self.count_time();
+        self.objective.settle()?;
+        if !self.context.team.leads() {
+            return Ok(());
+        }
         self.place.pointer = self.objective.pointer();
         let tensors = self.tensors();
         self.place.digest = store::digest(&tensors);
@@ -151,6 +155,9 @@ impl Run<'_> {
             return Ok(false);
         }
         self.healthy(lr)?;
+        if !self.context.team.leads() {
+            return Ok(true);
+        }
         store::write_atomic(&self.kept_file(epoch), &self.encoder()?.encode()?)?;
         Ok(true)
     }

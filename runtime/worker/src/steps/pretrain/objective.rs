@@ -1,6 +1,7 @@
 //! What is learned: one optimiser step of either objective, and its tensors.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use harness_protocol::steps::pretrain::{Contrast, Moco as Settings, Pretrain as Params};
 use tch::{Device, Kind, Tensor};
@@ -8,6 +9,7 @@ use tch::{Device, Kind, Tensor};
 use super::batches::{Batch, sides};
 use crate::data::Images;
 use crate::error::Result;
+use crate::group::Group;
 use crate::model::contrastive::{Moco, Sample, Tower, Turn};
 use crate::model::cost;
 use crate::model::supervised::Supervised;
@@ -66,28 +68,37 @@ enum Kinds {
 pub struct Objective {
     kind: Kinds,
     device: Device,
+    group: Option<Arc<Group>>,
+}
+
+/// The most parts that divide a rank's groups of batch norm, no more than asked for: parts only save memory.
+fn parts(params: &Params, ranks: usize) -> u64 {
+    let groups = params.batch_norm.groups / ranks as u64;
+    (1..=params.accumulate.min(groups)).rev().find(|parts| groups.is_multiple_of(*parts)).unwrap_or(1)
 }
 
 impl Objective {
-    /// Untrained.
+    /// Untrained. Of several ranks each makes the same.
     ///
     /// # Errors
     /// libtorch's.
-    pub fn new(params: &Params, labels: Option<Labels>, device: Device) -> Result<Self> {
+    pub fn new(params: &Params, labels: Option<Labels>, device: Device, group: Option<Arc<Group>>) -> Result<Self> {
+        let parts = parts(params, group.as_ref().map_or(1, |group| group.size()));
         let kind = match (&params.contrast, labels) {
             (Contrast::Supervised(_), Some(labels)) => {
-                let split = (params.batch_norm.groups, params.accumulate);
+                let split = (params.batch_norm.groups, parts);
                 let (classes, precision) = (labels.classes, params.precision);
                 let made = Supervised::new(&params.encoder, classes, split, precision, params.seed, device)?;
-                Kinds::Supervised(Box::new(made), labels)
+                Kinds::Supervised(Box::new(made.among(group.clone())), labels)
             }
             (Contrast::Supervised(_), None) => return Err("labels are needed, and none were read".into()),
             (Contrast::Moco(settings), _) => {
                 let moco = Moco::new(&params.encoder, settings, params.batch_norm.groups, params.seed, device)?;
-                Kinds::Moco(Box::new(moco.precision(params.precision).parts(params.accumulate)), *settings)
+                let moco = moco.precision(params.precision).parts(parts).among(group.clone());
+                Kinds::Moco(Box::new(moco), *settings)
             }
         };
-        Ok(Self { kind, device })
+        Ok(Self { kind, device, group })
     }
 
     /// Untrained again.
@@ -99,7 +110,7 @@ impl Objective {
             Kinds::Supervised(_, labels) => Some(labels.clone()),
             Kinds::Moco(..) => None,
         };
-        *self = Self::new(params, labels, device)?;
+        *self = Self::new(params, labels, device, self.group.clone())?;
         Ok(())
     }
 
@@ -126,6 +137,18 @@ impl Objective {
         if let Kinds::Moco(moco, _) = &mut self.kind {
             moco.pointer = pointer;
         }
+    }
+
+    /// Makes the running statistics of batch norm, which each rank moves by its own rows, the ranks' means. No training pass
+    /// reads them, and means of moved values are the moved means, so this is only needed before somebody else looks.
+    ///
+    /// # Errors
+    /// Another rank ended or hangs.
+    pub fn settle(&self) -> Result<()> {
+        let Some(group) = &self.group else { return Ok(()) };
+        let tensors = self.tensors();
+        let running = tensors.into_iter().filter(|(name, _)| name.contains(".running_"));
+        group.average(&running.map(|(_, tensor)| tensor).collect::<Vec<_>>())
     }
 
     /// Every tensor that the next step depends on but the optimiser's, sharing storage.
@@ -158,7 +181,8 @@ impl Objective {
         step: u64,
         lr: f64,
     ) -> Result<f64> {
-        let (count, sides, device) = (params.batch as i64, sides(params), self.device);
+        let ranks = self.group.as_ref().map_or(1, |group| group.size() as i64);
+        let (count, sides, device) = (params.batch as i64 / ranks, sides(params), self.device);
         let tensor = |bytes: &[u8], count, side| tensor(params, bytes, count, side, device);
         match &mut self.kind {
             Kinds::Moco(moco, settings) => {
@@ -169,7 +193,7 @@ impl Objective {
                 let query = tensor(&batch.query, count, sides.large)?;
                 let sample = Sample { query, key: tensor(&batch.key, count, sides.large)?, small };
                 let order = |purpose| {
-                    let order = seed::permutation(params.seed, purpose, epoch, step, count as usize);
+                    let order = seed::permutation(params.seed, purpose, epoch, step, params.batch as usize);
                     order.into_iter().map(|index| index as i64).collect::<Vec<i64>>()
                 };
                 let shuffles = [order("shuffle"), order("shuffle back")];
