@@ -195,5 +195,20 @@ def main():
                     times[name].append(contestant())
             report("whole loop", args.epochs * (args.pictures // BATCH), times)
 
+            # What c10d costs: two processes with one thread each, through Gloo, against one process with two threads.
+            two = Ours(args.ours, 2)
+            walls = {1: [], 2: []}
+            for _ in range(max(1, args.rounds // 2) + 1):
+                for ranks in walls:
+                    walls[ranks].append(two.do(f"ranks {ranks} {folder} {args.epochs}")[0])
+            # The first round of each warms up.
+            ratios = [many / one for one, many in zip(walls[1][1:], walls[2][1:])]
+            print(
+                f"2 ranks (Gloo) / 1 process of 2 threads: clock {statistics.median(ratios):.2f} "
+                f"({min(ratios):.2f} to {max(ratios):.2f}); seconds {statistics.median(walls[2][1:]):.2f} / "
+                f"{statistics.median(walls[1][1:]):.2f}",
+                flush=True,
+            )
+
 
 main()

@@ -1,7 +1,8 @@
 //! Our half of `tests/bench/train_step.py`: does what each line of its input says and answers with seconds.
 //!
 //! `step N` takes N optimiser steps of MoCo on a ResNet-18 with 64 pictures of 96 × 96 and answers `WALL CPU`; `loop FOLDER
-//! EPOCHS` pretrains on the JPEGs of a folder, from the check of every file to the encoder, and answers `WALL CPU`.
+//! EPOCHS` pretrains on the JPEGs of a folder, from the check of every file to the encoder, and answers `WALL CPU`; `ranks N
+//! FOLDER EPOCHS` does so on N ranks with two groups of batch norm.
 //! The first argument is the number of threads.
 
 use std::collections::BTreeMap;
@@ -66,7 +67,7 @@ impl Step {
 }
 
 /// Pretrains on all JPEGs of a folder.
-fn pretrain(folder: &Path, epochs: u64, threads: u32) {
+fn pretrain(folder: &Path, epochs: u64, threads: u32, ranks: usize, groups: u64) {
     let mut names: Vec<String> = std::fs::read_dir(folder)
         .expect("the folder")
         .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
@@ -89,7 +90,7 @@ fn pretrain(folder: &Path, epochs: u64, threads: u32) {
     let info = harness_protocol::steps::kind("pretrain").expect("the kind");
     let params = json!({
         "data": { "$artifact": { "kind": "images", "digest": key } }, "encoder": { "resnet18": {} },
-        "epochs": epochs, "batch": BATCH, "batch_norm": { "groups": 1 },
+        "epochs": epochs, "batch": BATCH, "batch_norm": { "groups": groups },
         "contrast": { "moco": { "queue": 4096 } }, "views": { "two_crops": { "size": SIDE } },
         "optimizer": { "sgd": { "lr": 0.03, "weight_decay": 1e-4 } },
     });
@@ -104,7 +105,7 @@ fn pretrain(folder: &Path, epochs: u64, threads: u32) {
         out_dir: work.path().join("out"),
         work_dir: work.path().join("work"),
         device: "cpu".into(),
-        peers: Vec::new(),
+        peers: vec!["cpu".into(); ranks - 1],
         threads,
     };
     let last = harness_worker::steps::run(&job, &|_| (), &AtomicU64::new(u64::MAX));
@@ -112,6 +113,15 @@ fn pretrain(folder: &Path, epochs: u64, threads: u32) {
 }
 
 fn main() {
+    // A further rank of a job of ours: started as the worker starts its own.
+    let words: Vec<String> = std::env::args().collect();
+    if let [_, flag, rank, _, job] = words.as_slice()
+        && flag == "--rank"
+    {
+        let rank = rank.parse().expect("a number");
+        assert!(harness_worker::team::run_rank(rank, Path::new(job)).expect("a job"), "rank {rank} failed");
+        return;
+    }
     let threads: u32 = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(1);
     tch::set_num_interop_threads(1);
     tch::set_num_threads(threads as i32);
@@ -122,7 +132,13 @@ fn main() {
         let (start, before) = (Instant::now(), cpu());
         match words.as_slice() {
             ["step", times] => step.get_or_insert_with(Step::new).run(times.parse().expect("a number")),
-            ["loop", folder, epochs] => pretrain(Path::new(folder), epochs.parse().expect("a number"), threads),
+            ["loop", folder, epochs] => {
+                pretrain(Path::new(folder), epochs.parse().expect("a number"), threads, 1, 1);
+            }
+            ["ranks", ranks, folder, epochs] => {
+                let number = |text: &str| text.parse::<u64>().expect("a number");
+                pretrain(Path::new(folder), number(epochs), threads, number(ranks) as usize, 2);
+            }
             _ => panic!("`{line}` is no task"),
         }
         println!("{} {}", start.elapsed().as_secs_f64(), cpu() - before);

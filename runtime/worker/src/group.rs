@@ -105,7 +105,10 @@ impl Group {
     fn lost(&self) -> Error {
         let first = failure();
         let first = first.lines().next().unwrap_or_default();
-        Error::Ranks(format!("rank {} of {} lost the others, one of which ended or hangs: {first}", self.rank, self.size))
+        Error::Ranks(format!(
+            "rank {} of {} lost the others, one of which ended or hangs: {first}",
+            self.rank, self.size
+        ))
     }
 
     /// Replaces a tensor by its sum over all ranks.
@@ -375,7 +378,8 @@ pub mod tests {
     fn gradients_of_ranks_are_those_of_the_whole_batch() {
         let rows = || normal(1, "x", &[8, 5], 1.0).to_kind(Kind::Double);
         let network = || -> Vec<Tensor> {
-            let weight = |name, shape: &[i64]| normal(2, name, shape, 0.5).to_kind(Kind::Double).set_requires_grad(true);
+            let weight =
+                |name, shape: &[i64]| normal(2, name, shape, 0.5).to_kind(Kind::Double).set_requires_grad(true);
             vec![weight("a", &[5, 7]), weight("b", &[7, 3]), weight("c", &[3, 1])]
         };
         let loss = |weights: &[Tensor], x: &Tensor| {

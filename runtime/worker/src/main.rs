@@ -32,7 +32,11 @@ fn main() -> ExitCode {
         (["--rank", rank, "--job", job], _) => {
             bind_to_parent();
             tch::set_num_interop_threads(1);
-            match rank.parse().map_err(|_| "it is no number".into()).and_then(|rank| team::run_rank(rank, Path::new(job))) {
+            match rank
+                .parse()
+                .map_err(|_| "it is no number".into())
+                .and_then(|rank| team::run_rank(rank, Path::new(job)))
+            {
                 Ok(true) => ExitCode::SUCCESS,
                 Ok(false) => ExitCode::from(1),
                 Err(error) => {

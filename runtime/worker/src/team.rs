@@ -124,7 +124,12 @@ impl Team {
     /// # Errors
     /// They did not come.
     pub fn follow(job: &Job, rank: usize) -> Result<Self> {
-        let mut team = Self { group: None, size: job.peers.len() + 1, folder: job.work_dir.join("ranks"), peers: Mutex::default() };
+        let mut team = Self {
+            group: None,
+            size: job.peers.len() + 1,
+            folder: job.work_dir.join("ranks"),
+            peers: Mutex::default(),
+        };
         let here = here_file(&team.folder, rank);
         std::fs::write(&here, []).map_err(Error::io("write", &here))?;
         team.group = Some(Arc::new(team.join(job, rank)?));
@@ -278,7 +283,8 @@ impl Drop for Team {
 /// The job cannot be read.
 pub fn run_rank(rank: usize, file: &Path) -> Result<bool> {
     let text = std::fs::read_to_string(file).map_err(Error::io("read", file))?;
-    let job: Job = serde_json::from_str(&text).map_err(|error| format!("`{}` is not a job: {error}", file.display()))?;
+    let job: Job =
+        serde_json::from_str(&text).map_err(|error| format!("`{}` is not a job: {error}", file.display()))?;
     let Err(error) = crate::steps::run_rank(&job, rank) else { return Ok(true) };
     let words = match error {
         Error::Ranks(words) => format!("lost: {words}"),

@@ -123,7 +123,11 @@ fn rank_of(bench: &Bench, worker: &Child, job: &Path) -> i32 {
     let deadline = Instant::now() + Duration::from_secs(120);
     let checkpoint = bench.path("work").join("checkpoint.safetensors");
     while !checkpoint.is_file() {
-        assert!(Instant::now() < deadline, "no checkpoint: {:?}", std::fs::read_to_string(job.with_extension("events")));
+        assert!(
+            Instant::now() < deadline,
+            "no checkpoint: {:?}",
+            std::fs::read_to_string(job.with_extension("events"))
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
     let children = format!("/proc/{0}/task/{0}/children", worker.id());
@@ -171,15 +175,11 @@ fn a_rank_that_dies_ends_the_step_and_the_next_run_goes_on() {
     assert!(message.starts_with("rank 1 of 2 (`cpu`) was ended by signal 9"), "{message}");
     assert!(message.contains("goes on from its checkpoint"), "{message}");
     let again = bench.job("again", 4, "pretrain", 400);
-    let worker = bench.start(&again);
+    let mut worker = bench.start(&again);
     std::thread::sleep(Duration::from_secs(3));
     signal(worker.id() as i32, libc::SIGKILL);
-    let (said, _) = {
-        let mut worker = worker;
-        worker.wait().unwrap();
-        let text = std::fs::read_to_string(again.with_extension("events")).unwrap();
-        (text, ())
-    };
+    worker.wait().unwrap();
+    let said = std::fs::read_to_string(again.with_extension("events")).unwrap();
     assert!(said.contains("going on from epoch"), "{said}");
 }
 
@@ -206,7 +206,8 @@ fn what_cannot_be_shared_is_refused() {
     let job = bench.job("knn", 2, "knn", 1);
     let text = std::fs::read_to_string(&job).unwrap();
     let version = format!("\"version\":{}", harness_protocol::steps::Pretrain::VERSION);
-    std::fs::write(&job, text.replace(&version, &format!("\"version\":{}", harness_protocol::steps::Knn::VERSION))).unwrap();
+    std::fs::write(&job, text.replace(&version, &format!("\"version\":{}", harness_protocol::steps::Knn::VERSION)))
+        .unwrap();
     let message = bench.failure(&job, bench.start(&job));
     assert!(message.contains("`knn` runs on one device, and the job has 2; several are for pretrain"), "{message}");
 }
