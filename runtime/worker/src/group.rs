@@ -320,6 +320,7 @@ impl Gradients {
 }
 
 #[cfg(test)]
+#[allow(missing_docs, reason = "tests of other modules use what is here")]
 pub mod tests {
     use super::*;
     use crate::seed::normal;
