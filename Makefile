@@ -5,7 +5,7 @@ export PATH := $(PATH):$(CURDIR)/.tools/cmake/cmake/data/bin
 CARGO ?= cargo
 HARNESS := target/release/harness
 
-.PHONY: quickstart test build setup bench bench-classify bench-engine bench-train bench-video bench-views soak fmt clean
+.PHONY: nccl quickstart test build setup bench bench-classify bench-engine bench-train bench-video bench-views soak fmt clean
 
 quickstart: build        ## run experiments/quickstart.exp and say where its summary is
 	$(HARNESS) run experiments/quickstart.exp
@@ -46,6 +46,15 @@ soak: build              ## kills, damage, a full disk, I/O errors and eight pro
 bench-classify: build    ## kNN, SVM and features against faiss, scikit-learn and the bare computation
 	$(CARGO) build --release --locked -p harness-worker --example classify
 	tests/bench/python tests/bench/classify.py
+
+# Headers of CUDA and NCCL: a toolkit's, or those of the NVIDIA wheels beside the libtorch in use.
+CUDA_INCLUDES ?= $(wildcard /usr/local/cuda/include $(LIBTORCH)/../nvidia/*/include)
+TORCH := $(or $(LIBTORCH),.libtorch/torch)
+
+nccl: setup              ## the worker's half for several GPUs, where CUDA's and NCCL's headers are (CUDA_INCLUDES="DIR DIR")
+	$(CXX) -std=c++17 -O1 -w -shared -fPIC -DUSE_DISTRIBUTED -DUSE_C10D_NCCL -I$(TORCH)/include \
+	    -I$(TORCH)/include/torch/csrc/api/include $(addprefix -I,$(CUDA_INCLUDES)) \
+	    runtime/worker/shim/nccl.cpp -o target/release/libharness_nccl.so
 
 fmt:
 	$(CARGO) fmt --all

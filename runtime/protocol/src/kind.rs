@@ -138,6 +138,8 @@ pub trait StepKind: Serialize + DeserializeOwned + JsonSchema {
     const METRICS: &'static [MetricInfo];
     /// Whether outputs and metrics are declared by the step's own fields (`command`).
     const DYNAMIC: bool = false;
+    /// Whether several devices can share a step of it, a rank each.
+    const SHARED: bool = false;
 
     /// Fills in defaults that depend on other fields, so that keys hold what was used.
     fn settle(&mut self) {}
@@ -165,6 +167,8 @@ pub struct KindInfo {
     pub metrics: &'static [MetricInfo],
     /// See [`StepKind::DYNAMIC`].
     pub dynamic: bool,
+    /// See [`StepKind::SHARED`].
+    pub shared: bool,
     /// JSON schema of the parameters: inlined, with the extensions `x-input`, `x-type`, `x-observes`.
     pub schema: fn() -> Value,
     /// Decodes parameters (inputs already artifacts), resolves every default and checks relations.
@@ -202,6 +206,7 @@ impl KindInfo {
             outputs: T::OUTPUTS,
             metrics: T::METRICS,
             dynamic: T::DYNAMIC,
+            shared: T::SHARED,
             schema: schema_of::<T>,
             resolve: resolve::<T>,
         }

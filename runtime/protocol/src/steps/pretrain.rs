@@ -249,6 +249,7 @@ impl StepKind for Pretrain {
     const KIND: &'static str = "pretrain";
     const VERSION: u32 = 2;
     const RANDOM: bool = true;
+    const SHARED: bool = true;
     const OUTPUTS: &'static [OutputInfo] = &[OutputInfo {
         name: "encoder",
         artifact: "encoder",

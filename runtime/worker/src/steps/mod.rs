@@ -41,15 +41,7 @@ pub struct Run {
 }
 
 const fn run_of<T: StepKind>(run: fn(&Context) -> Result<Outcome>) -> Run {
-    Run { kind: T::KIND, version: T::VERSION, run, shared: false }
-}
-
-impl Run {
-    /// Several ranks can share it.
-    const fn shared(mut self) -> Self {
-        self.shared = true;
-        self
-    }
+    Run { kind: T::KIND, version: T::VERSION, run, shared: T::SHARED }
 }
 
 /// Every kind that this worker runs, sorted by name.
@@ -60,7 +52,7 @@ pub const ALL: &[Run] = &[
     run_of::<harness_protocol::steps::Knn>(knn::run),
     run_of::<harness_protocol::steps::LinearProbe>(linear_probe::run),
     run_of::<harness_protocol::steps::LinearSvm>(linear_svm::run),
-    run_of::<harness_protocol::steps::Pretrain>(pretrain::run).shared(),
+    run_of::<harness_protocol::steps::Pretrain>(pretrain::run),
     run_of::<harness_protocol::steps::Propagate>(propagate::run),
     run_of::<harness_protocol::steps::Retrieve>(retrieve::run),
     run_of::<harness_protocol::steps::ScoreVideo>(score_video::run),
