@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use harness_cache::{Cache, Digest};
 use harness_datasets::Reader;
+use harness_protocol::StepKind;
 use harness_protocol::job::InputFiles;
 use harness_protocol::manifest::ImageManifest;
 use harness_protocol::steps::pretrain::{Contrast, Pretrain};
@@ -89,8 +90,9 @@ pub fn views(arguments: &Views) -> Result<ExitCode> {
     if last > params.epochs {
         bail!("`{}` has {} epochs, so there is no epoch {last}", step.label, params.epochs);
     }
-    let keys: Vec<ViewKey> =
-        (first - 1..last).map(|epoch| ViewKey { seed: params.seed, epoch, picture: index as u64 }).collect();
+    let keys: Vec<ViewKey> = (first - 1..last)
+        .map(|epoch| ViewKey { seed: params.seed, kind: Pretrain::KIND, epoch, picture: index as u64 })
+        .collect();
     println!("{} ({} × {}), seed {}", file.path, picture.width, picture.height, params.seed);
     for key in &keys {
         println!("epoch {}", key.epoch + 1);

@@ -35,7 +35,7 @@ fn official() -> Recipe {
 
 /// Waves with noise: about as many bytes as a photograph of the size.
 fn photograph(index: u64) -> Picture {
-    let mut stream = Stream::new(index, "photograph", 0, 0, 0);
+    let mut stream = Stream::new(index, "test", "photograph", 0, 0, 0);
     let (a, b) = (stream.uniform(9.0, 40.0), stream.uniform(9.0, 40.0));
     let mut data = Vec::with_capacity(3 * 500 * 375);
     for i in 0..500 * 375 {
@@ -87,7 +87,7 @@ impl FileToNumbers {
         if self.decoder.decode_rgb(file, &mut self.picture).is_err() {
             return;
         }
-        for view in views(&self.picture, &self.recipe, ViewKey { seed: 1, epoch: 0, picture: index }) {
+        for view in views(&self.picture, &self.recipe, ViewKey { seed: 1, kind: "test", epoch: 0, picture: index }) {
             self.normaliser.write(&view, &mut self.numbers);
             black_box(&mut self.numbers);
         }
@@ -98,7 +98,7 @@ fn pieces(files: &[Vec<u8>]) -> Result<Vec<(&'static str, f64)>, Failure> {
     let count = files.len();
     let pictures = files.iter().take(20).map(|file| decode_rgb(file)).collect::<Result<Vec<_>, _>>()?;
     let recipe = Recipe { augment: Augment::default(), auto_augment: None, ..official() };
-    let six = views(&pictures[0], &recipe, ViewKey { seed: 1, epoch: 0, picture: 0 });
+    let six = views(&pictures[0], &recipe, ViewKey { seed: 1, kind: "test", epoch: 0, picture: 0 });
     let on_six = |change: &dyn Fn(&mut Picture, u64)| {
         time(count, |at| {
             for (index, view) in six.iter().enumerate() {
@@ -122,7 +122,7 @@ fn pieces(files: &[Vec<u8>]) -> Result<Vec<(&'static str, f64)>, Failure> {
             "crop and resize",
             time(count, |at| {
                 let picture = &pictures[at % pictures.len()];
-                let key = ViewKey { seed: 1, epoch: 0, picture: at as u64 };
+                let key = ViewKey { seed: 1, kind: "test", epoch: 0, picture: at as u64 };
                 for (plan, crop) in recipe::plans(picture.width, picture.height, &recipe, key).iter().zip(&recipe.crops)
                 {
                     let place = plan.place;
@@ -144,7 +144,8 @@ fn pieces(files: &[Vec<u8>]) -> Result<Vec<(&'static str, f64)>, Failure> {
         (
             "AutoAugment",
             on_six(&|view, index| {
-                let drawn = auto_augment::draw(&mut Stream::new(1, "bench", 0, index, 0), (view.width, view.height));
+                let drawn =
+                    auto_augment::draw(&mut Stream::new(1, "test", "bench", 0, index, 0), (view.width, view.height));
                 drawn.into_iter().flatten().for_each(|operation| operation.apply(view));
             }),
         ),

@@ -198,7 +198,7 @@ mod tests {
         let (mut counts, mut squares) = (BTreeMap::<&str, f64>::new(), BTreeMap::<&str, f64>::new());
         let (mut none, mut negative, mut rotations) = (0.0, 0, 0);
         for picture in 0..n {
-            let mut stream = Stream::new(11, "auto_augment", 0, picture, 0);
+            let mut stream = Stream::new(11, "test", "auto_augment", 0, picture, 0);
             let drawn = draw(&mut stream, (160, 160));
             let mut here = BTreeMap::<&str, f64>::new();
             for operation in drawn.into_iter().flatten() {

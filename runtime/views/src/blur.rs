@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn any_radius_is_survived() {
-        let mut stream = Stream::new(0, "noise", 0, 0, 0);
+        let mut stream = Stream::new(0, "test", "noise", 0, 0, 0);
         for (width, height) in [(1, 1), (2, 1), (1, 5), (7, 3)] {
             let picture =
                 Picture { width, height, data: (0..3 * width * height).map(|_| stream.next_u32() as u8).collect() };

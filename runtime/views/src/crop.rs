@@ -105,13 +105,13 @@ mod tests {
             let (mut free, mut bound, mut fell) = (0, 0, 0);
             let n = 40_000;
             for i in 0..n {
-                let mut stream = Stream::new(1, "crop", 0, i, 0);
+                let mut stream = Stream::new(1, "test", "crop", 0, i, 0);
                 let key = random_resized_crop(&mut stream, w, h, (0.2, 1.0), RATIO);
                 let small = random_resized_crop(&mut stream, w, h, (0.05, 0.14), RATIO);
                 free += usize::from(small.intersection(&key) * 10 >= small.width * small.height);
-                let mut once = Stream::new(1, "once", 0, i, 0);
+                let mut once = Stream::new(1, "test", "once", 0, i, 0);
                 bound += usize::from(!constrained_crop(&mut once, w, h, (0.05, 0.14), RATIO, &key, 0.1, 1).fallback);
-                let mut ten = Stream::new(1, "ten", 0, i, 0);
+                let mut ten = Stream::new(1, "test", "ten", 0, i, 0);
                 fell += usize::from(constrained_crop(&mut ten, w, h, (0.05, 0.14), RATIO, &key, 0.1, 10).fallback);
             }
             let percent = |count: usize| 100.0 * count as f64 / n as f64;
@@ -125,7 +125,7 @@ mod tests {
     fn bound_crops_overlap_and_fit() {
         let mut bound = 0;
         for i in 0..5_000 {
-            let mut stream = Stream::new(2, "crop", 0, i, 0);
+            let mut stream = Stream::new(2, "test", "crop", 0, i, 0);
             let key = random_resized_crop(&mut stream, 97, 61, (0.2, 1.0), RATIO);
             let mut again = stream.clone();
             let small = constrained_crop(&mut stream, 97, 61, (0.05, 0.14), RATIO, &key, 0.1, 10);
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_picture_too_narrow_for_any_draw_gives_its_centre() {
-        let mut stream = Stream::new(0, "crop", 0, 0, 0);
+        let mut stream = Stream::new(0, "test", "crop", 0, 0, 0);
         let found = random_resized_crop(&mut stream, 400, 10, (0.9, 1.0), RATIO);
         assert_eq!(found, CropBox { top: 0, left: 193, height: 10, width: 13, fallback: true });
     }

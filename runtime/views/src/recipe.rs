@@ -164,8 +164,10 @@ impl Recipe {
 /// What the random numbers of a picture's views are known by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ViewKey {
-    /// Seed of the pretraining.
+    /// Seed of the step.
     pub seed: u64,
+    /// Kind of the step, such as `pretrain`.
+    pub kind: &'static str,
     /// Epoch, from 0.
     pub epoch: u64,
     /// Index of the picture in its dataset.
@@ -176,7 +178,7 @@ pub struct ViewKey {
 pub fn boxes(w: usize, h: usize, recipe: &Recipe, key: ViewKey) -> Vec<CropBox> {
     let mut boxes: Vec<CropBox> = Vec::with_capacity(recipe.crops.len());
     for (index, crop) in recipe.crops.iter().enumerate() {
-        let mut stream = Stream::new(key.seed, "crop", key.epoch, key.picture, index as u64);
+        let mut stream = Stream::new(key.seed, key.kind, "crop", key.epoch, key.picture, index as u64);
         let bound = crop.inside.as_ref().and_then(|inside| Some((inside, *boxes.get(inside.crop)?)));
         boxes.push(match bound {
             Some((inside, other)) => constrained_crop(
@@ -210,7 +212,7 @@ pub struct Plan {
 /// common: boxes of large crops, jitter, flips.
 pub fn plans(w: usize, h: usize, recipe: &Recipe, key: ViewKey) -> Vec<Plan> {
     let plan = |(index, place): (usize, CropBox)| {
-        let stream = |purpose| Stream::new(key.seed, purpose, key.epoch, key.picture, index as u64);
+        let stream = |purpose| Stream::new(key.seed, key.kind, purpose, key.epoch, key.picture, index as u64);
         let auto = recipe.auto_augment.as_ref().filter(|auto| auto.crops.contains(&index));
         let auto_augment = auto.and_then(|auto| {
             let (mut stream, side) = (stream("auto_augment"), recipe.crops[index].size);
@@ -376,13 +378,13 @@ mod tests {
     }
 
     fn noise() -> Picture {
-        let mut stream = Stream::new(0, "noise", 0, 0, 0);
+        let mut stream = Stream::new(0, "test", "noise", 0, 0, 0);
         Picture { width: 40, height: 30, data: (0..3600).map(|_| stream.next_u32() as u8).collect() }
     }
 
     #[test]
     fn methods_that_share_a_seed_share_their_large_crops() {
-        let key = ViewKey { seed: 3, epoch: 1, picture: 9 };
+        let key = ViewKey { seed: 3, kind: "test", epoch: 1, picture: 9 };
         let (two, six) = (views(&noise(), &recipe(0), key), views(&noise(), &recipe(4), key));
         assert_eq!(two[..], six[..2]);
         assert_ne!(two[0], two[1]);
@@ -395,7 +397,7 @@ mod tests {
     fn auto_augment_takes_half_of_the_other_crops_and_leaves_the_key_alone() {
         let (mut chosen, n) = ([0; 6], 500);
         for picture in 0..n {
-            let key = ViewKey { seed: 5, epoch: 0, picture };
+            let key = ViewKey { seed: 5, kind: "test", epoch: 0, picture };
             let (plain, auto) = (recipe(4), with_auto_augment());
             let (without, with) = (views(&noise(), &plain, key), views(&noise(), &auto, key));
             let (old, new) = (plans(40, 30, &plain, key), plans(40, 30, &auto, key));
@@ -432,7 +434,7 @@ mod tests {
         first.auto_augment = Some(AutoAugment { crops: vec![0, 3], probability: 1.0, flip_first: true });
         let picture = noise();
         for index in 0..40 {
-            let key = ViewKey { seed: 6, epoch: 0, picture: index };
+            let key = ViewKey { seed: 6, kind: "test", epoch: 0, picture: index };
             let made = views(&picture, &first, key);
             for (crop, plan) in [0, 3].map(|at| (at, plans(40, 30, &first, key).swap_remove(at))) {
                 let CropBox { top, left, height, width, .. } = plan.place;
@@ -450,7 +452,7 @@ mod tests {
         let grey = |view: &Picture| view.data.chunks_exact(3).all(|p| p[0] == p[1] && p[1] == p[2]);
         let (mut greys, mut same, n) = (0, 0, 2_000);
         for picture in 0..n {
-            let mut stream = Stream::new(1, "augment", 0, picture, 0);
+            let mut stream = Stream::new(1, "test", "augment", 0, picture, 0);
             let view = augment(noise(), &Augment { flip: 0.5, grayscale: 0.2, ..Augment::default() }, &mut stream);
             greys += u64::from(grey(&view));
             same += u64::from(view == noise());
@@ -493,7 +495,7 @@ mod tests {
         for (width, height) in [(1, 1), (1, 90), (300, 2), (0, 0), (0, 5)] {
             for recipe in [recipe(4), wild.clone()] {
                 let picture = Picture::filled(width, height, [1, 2, 3]);
-                let views = views(&picture, &recipe, ViewKey { seed: 0, epoch: 0, picture: 0 });
+                let views = views(&picture, &recipe, ViewKey { seed: 0, kind: "test", epoch: 0, picture: 0 });
                 assert!(views.iter().zip(&recipe.crops).all(|(v, c)| v.data.len() == 3 * c.size * c.size));
             }
         }
@@ -502,7 +504,7 @@ mod tests {
     #[test]
     fn nothing_asked_changes_nothing() {
         let picture = noise();
-        let mut stream = Stream::new(0, "augment", 0, 0, 0);
+        let mut stream = Stream::new(0, "test", "augment", 0, 0, 0);
         assert_eq!(augment(picture.clone(), &Augment::default(), &mut stream), picture);
     }
 }

@@ -39,9 +39,11 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// The stream of (seed, purpose, epoch, item, crop). Equal arguments give equal numbers, on any thread.
-    pub fn new(seed: u64, purpose: &str, epoch: u64, item: u64, crop: u64) -> Self {
-        let key = mix(&[&seed.to_le_bytes(), purpose.as_bytes()]);
+    /// The stream of (seed, kind, purpose, epoch, item, crop). Equal arguments give equal numbers, on any thread. The kind
+    /// is that of the step that draws: what shares a seed and a kind is compared in pairs, and nothing that one kind draws
+    /// is met again in another.
+    pub fn new(seed: u64, kind: &str, purpose: &str, epoch: u64, item: u64, crop: u64) -> Self {
+        let key = mix(&[&seed.to_le_bytes(), kind.as_bytes(), purpose.as_bytes()]);
         let high = mix(&[&epoch.to_le_bytes(), &item.to_le_bytes(), &crop.to_le_bytes()]);
         Self { key: [key as u32, (key >> 32) as u32], high, low: 0, block: [0; 4], used: 4 }
     }
@@ -129,15 +131,17 @@ mod tests {
 
     #[test]
     fn streams_differ_by_every_argument_and_repeat() {
-        let first = |s, p, e, i, c| Stream::new(s, p, e, i, c).next_u64();
-        let base = first(1, "crop", 2, 3, 4);
-        assert_eq!(base, first(1, "crop", 2, 3, 4));
+        let first = |s, k, p, e, i, c| Stream::new(s, k, p, e, i, c).next_u64();
+        let base = first(1, "pretrain", "crop", 2, 3, 4);
+        assert_eq!(base, first(1, "pretrain", "crop", 2, 3, 4));
         for other in [
-            first(0, "crop", 2, 3, 4),
-            first(1, "augment", 2, 3, 4),
-            first(1, "crop", 3, 3, 4),
-            first(1, "crop", 2, 4, 4),
-            first(1, "crop", 2, 3, 5),
+            first(0, "pretrain", "crop", 2, 3, 4),
+            first(1, "linear_probe", "crop", 2, 3, 4),
+            first(1, "pretrain", "augment", 2, 3, 4),
+            first(1, "pretrainc", "rop", 2, 3, 4),
+            first(1, "pretrain", "crop", 3, 3, 4),
+            first(1, "pretrain", "crop", 2, 4, 4),
+            first(1, "pretrain", "crop", 2, 3, 5),
         ] {
             assert_ne!(base, other);
         }
@@ -145,7 +149,7 @@ mod tests {
 
     #[test]
     fn moments_are_right() {
-        let mut stream = Stream::new(7, "test", 0, 0, 0);
+        let mut stream = Stream::new(7, "test", "test", 0, 0, 0);
         let n = 100_000;
         let normal: Vec<f64> = (0..n).map(|_| stream.normal()).collect();
         let mean = normal.iter().sum::<f64>() / n as f64;

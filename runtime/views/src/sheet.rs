@@ -170,7 +170,7 @@ mod tests {
     #[test]
     fn the_views_are_on_the_sheet_as_the_encoder_sees_them() {
         let (picture, recipe) = (photograph(), official());
-        let keys = [0, 1].map(|epoch| ViewKey { seed: 4, epoch, picture: 7 });
+        let keys = [0, 1].map(|epoch| ViewKey { seed: 4, kind: "test", epoch, picture: 7 });
         let sheet = sheet(&picture, &recipe, &keys);
         for key in keys {
             for view in views(&picture, &recipe, key) {
@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn any_picture_can_be_shown() {
-        let key = ViewKey { seed: 0, epoch: 0, picture: 0 };
+        let key = ViewKey { seed: 0, kind: "test", epoch: 0, picture: 0 };
         let mut tiny = official();
         tiny.crops.iter_mut().for_each(|crop| crop.size = 5);
         for (width, height) in [(1, 1), (3, 700), (900, 2)] {
@@ -200,7 +200,7 @@ mod tests {
     fn what_happened_is_told() {
         let recipe = official();
         let told: Vec<String> = (0..40)
-            .flat_map(|picture| plans(200, 150, &recipe, ViewKey { seed: 4, epoch: 0, picture }))
+            .flat_map(|picture| plans(200, 150, &recipe, ViewKey { seed: 4, kind: "test", epoch: 0, picture }))
             .map(|plan| story(&plan, &recipe))
             .collect();
         for words in ["AutoAugment: ", "Equalize", "jitter (", "hue ", "blur ", "flip", "grayscale", "no operation"] {

@@ -472,7 +472,7 @@ mod tests {
     }
 
     fn noise(width: usize, height: usize, seed: u64) -> Picture {
-        let mut stream = Stream::new(seed, "noise", 0, width as u64, height as u64);
+        let mut stream = Stream::new(seed, "test", "noise", 0, width as u64, height as u64);
         // Flat stretches too, where channels are equal.
         let mut level = 0;
         let byte = |_| {

@@ -214,7 +214,7 @@ fn a_file_cut_off_anywhere_is_an_error() {
 /// Nothing that a file says makes the decoders panic.
 #[test]
 fn damaged_files_do_not_panic() {
-    let mut stream = harness_views::Stream::new(3, "damage", 0, 0, 0);
+    let mut stream = harness_views::Stream::new(3, "test", "damage", 0, 0, 0);
     let names = [
         "plain.jpg",
         "progressive.jpg",

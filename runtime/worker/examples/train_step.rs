@@ -53,7 +53,7 @@ impl Step {
         let sgd =
             Sgd::new(moco.query.store.parameters(), &optimise::Sgd { lr: 0.03, momentum: 0.9, weight_decay: 1e-4 });
         // Channels last in memory, as batches are made of bytes.
-        let draw = |name| seed::normal(0, name, &[BATCH, SIDE, SIDE, 3], 1.0).permute([0, 3, 1, 2]);
+        let draw = |name| seed::normal(0, "test", name, &[BATCH, SIDE, SIDE, 3], 1.0).permute([0, 3, 1, 2]);
         Self { moco, sgd, sample: Sample { query: draw("query"), key: draw("key"), small: None } }
     }
 

@@ -377,10 +377,10 @@ pub mod tests {
     /// several parts.
     #[test]
     fn gradients_of_ranks_are_those_of_the_whole_batch() {
-        let rows = || normal(1, "x", &[8, 5], 1.0).to_kind(Kind::Double);
+        let rows = || normal(1, "test", "x", &[8, 5], 1.0).to_kind(Kind::Double);
         let network = || -> Vec<Tensor> {
             let weight =
-                |name, shape: &[i64]| normal(2, name, shape, 0.5).to_kind(Kind::Double).set_requires_grad(true);
+                |name, shape: &[i64]| normal(2, "test", name, shape, 0.5).to_kind(Kind::Double).set_requires_grad(true);
             vec![weight("a", &[5, 7]), weight("b", &[7, 3]), weight("c", &[3, 1])]
         };
         let loss = |weights: &[Tensor], x: &Tensor| {

@@ -92,7 +92,7 @@ mod tests {
         let architecture = Architecture::Resnet18(Resnet { stem: Stem::Small, width: 0.0625 });
         let encoder = Encoder::random(architecture, [0.5; 3], [0.5; 3], 0).unwrap();
         let network = encoder.need_network("test").unwrap();
-        let x = crate::seed::normal(0, "x", &[2, 3, 8, 8], 1.0);
+        let x = crate::seed::normal(0, "test", "x", &[2, 3, 8, 8], 1.0);
         let forward = |mode| no_grad(|| network.resnet.forward(&x, mode));
         assert!(eval_guard(&encoder, || Ok(forward(Mode::Eval))).is_ok());
         let message = eval_guard(&encoder, || Ok(forward(Mode::TRAIN))).unwrap_err().to_string();

@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn autocast_ends_with_its_guard() {
-        let (x, w) = (normal(0, "x", &[4, 3, 8, 8], 1.0), normal(0, "w", &[2, 3, 3, 3], 1.0));
+        let (x, w) = (normal(0, "test", "x", &[4, 3, 8, 8], 1.0), normal(0, "test", "w", &[2, 3, 3, 3], 1.0));
         let conv = || x.conv2d(&w, None::<&Tensor>, [1, 1], [1, 1], [1, 1], 1);
         let exact = conv();
         let rough = {
@@ -172,8 +172,8 @@ mod tests {
     #[test]
     fn following_is_a_weighted_mean() {
         let (a, b) = (
-            [normal(0, "a", &[5], 1.0), normal(0, "a2", &[2, 3], 1.0)],
-            [normal(0, "b", &[5], 1.0), normal(0, "b2", &[2, 3], 1.0)],
+            [normal(0, "test", "a", &[5], 1.0), normal(0, "test", "a2", &[2, 3], 1.0)],
+            [normal(0, "test", "b", &[5], 1.0), normal(0, "test", "b2", &[2, 3], 1.0)],
         );
         let before = [a[0].copy(), a[1].copy()];
         follow(&a, &b, 0.75).unwrap();

@@ -42,7 +42,7 @@ impl Ended {
 
 /// A noisy picture of some colour whose class shows in its pattern: stripes across, stripes down, or squares.
 pub fn picture(class: u32, item: u64, side: usize) -> Picture {
-    let mut stream = Stream::new(9, "picture", u64::from(class), item, 0);
+    let mut stream = Stream::new(9, "test", "picture", u64::from(class), item, 0);
     let shift = stream.below(4) as usize;
     let pixel = |x: usize, y: usize| match class {
         0 => (x + shift) / 2 % 2,

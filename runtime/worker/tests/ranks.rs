@@ -26,7 +26,7 @@ impl Bench {
         std::fs::create_dir(&pictures).unwrap();
         let entries = (0..48)
             .map(|index| {
-                let mut stream = Stream::new(1, "picture", 0, index, 0);
+                let mut stream = Stream::new(1, "test", "picture", 0, index, 0);
                 let data = (0..20 * 20 * 3).map(|_| stream.below(256) as u8).collect();
                 let bytes = encode_png_rgb(&Picture { width: 20, height: 20, data }).unwrap();
                 let path = format!("{index:02}.png");

@@ -91,7 +91,7 @@ fn seeds() -> Vec<u64> {
 
 impl StepKind for ClusterSegment {
     const KIND: &'static str = "cluster_segment";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const RANDOM: bool = true;
     const OUTPUTS: &'static [OutputInfo] = &[
         OutputInfo {

@@ -110,7 +110,7 @@ pub struct Encoder {
 
 impl StepKind for Encoder {
     const KIND: &'static str = "encoder";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const RANDOM: bool = true;
     const OUTPUTS: &'static [OutputInfo] = &[OutputInfo { name: "encoder", artifact: "encoder", doc: "The encoder." }];
     const METRICS: &'static [MetricInfo] = &[MetricInfo::number("parameters", "Number of weights.")];

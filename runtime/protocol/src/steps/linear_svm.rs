@@ -96,7 +96,7 @@ fn cost() -> f64 {
 
 impl StepKind for LinearSvm {
     const KIND: &'static str = "linear_svm";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const RANDOM: bool = false;
     const OUTPUTS: &'static [OutputInfo] = &[
         OutputInfo {

@@ -247,7 +247,7 @@ fn optimizer() -> Optimizer {
 
 impl StepKind for Pretrain {
     const KIND: &'static str = "pretrain";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const RANDOM: bool = true;
     const SHARED: bool = true;
     const OUTPUTS: &'static [OutputInfo] = &[OutputInfo {

@@ -96,7 +96,7 @@ pub struct Retrieve {
 
 impl StepKind for Retrieve {
     const KIND: &'static str = "retrieve";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const RANDOM: bool = true;
     const OUTPUTS: &'static [OutputInfo] = &[
         OutputInfo {

@@ -377,7 +377,7 @@ impl JsonSchema for Segment {
 
 impl StepKind for Segment {
     const KIND: &'static str = "segment";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const RANDOM: bool = true;
     const OUTPUTS: &'static [OutputInfo] = &[
         OutputInfo {

@@ -168,17 +168,24 @@ pub fn lloyd(points: &[f32], dim: usize, mut centres: Vec<f32>, iterations: usiz
     Clustering { labels, centres, inertia }
 }
 
-/// Clusters rows of `dim` numbers. Random numbers come from the stream (seed, `purpose`, `item`, restart).
+/// Clusters rows of `dim` numbers. Random numbers come from the stream (seed, kind, purpose, `item`, restart).
 ///
 /// # Panics
 /// If there is no point, or `dim` is 0.
-pub fn cluster(points: &[f32], dim: usize, settings: Settings, seed: u64, purpose: &str, item: u64) -> Clustering {
+pub fn cluster(
+    points: &[f32],
+    dim: usize,
+    settings: Settings,
+    seed: u64,
+    [kind, purpose]: [&str; 2],
+    item: u64,
+) -> Clustering {
     let rows = Points { values: points, dim };
     assert!(dim > 0 && rows.len() > 0, "there are points to cluster");
     let clusters = settings.clusters.clamp(1, rows.len());
     let mut best: Option<Clustering> = None;
     for restart in 0..settings.restarts.max(1) {
-        let mut stream = Stream::new(seed, purpose, item, restart as u64, 0);
+        let mut stream = Stream::new(seed, kind, purpose, item, restart as u64, 0);
         let centres = seeds(rows, clusters, &mut stream);
         let found = lloyd(points, dim, centres, settings.iterations);
         if best.as_ref().is_none_or(|best| found.inertia < best.inertia) {
@@ -244,21 +251,21 @@ mod tests {
             truth.iter().enumerate().flat_map(|(n, &group)| [10.0 * group as f32, (n % 3) as f32]).collect();
         let settings = Settings { clusters: 4, iterations: 100, restarts: 3 };
         for seed in 0..10 {
-            let found = cluster(&points, 2, settings, seed, "test", 0);
+            let found = cluster(&points, 2, settings, seed, ["test", "points"], 0);
             assert!(same_groups(&found.labels, &truth), "seed {seed}");
-            assert_eq!(found, cluster(&points, 2, settings, seed, "test", 0));
+            assert_eq!(found, cluster(&points, 2, settings, seed, ["test", "points"], 0));
         }
-        let one = cluster(&points, 2, Settings { restarts: 1, iterations: 2, ..settings }, 0, "test", 1);
-        let many = cluster(&points, 2, Settings { restarts: 20, iterations: 2, ..settings }, 0, "test", 1);
+        let one = cluster(&points, 2, Settings { restarts: 1, iterations: 2, ..settings }, 0, ["test", "points"], 1);
+        let many = cluster(&points, 2, Settings { restarts: 20, iterations: 2, ..settings }, 0, ["test", "points"], 1);
         assert!(many.inertia <= one.inertia);
     }
 
     #[test]
     fn more_clusters_than_points_and_equal_points_are_no_trouble() {
         let settings = Settings { clusters: 5, iterations: 10, restarts: 2 };
-        let three = cluster(&[0.0, 1.0, 2.0], 1, settings, 0, "test", 0);
+        let three = cluster(&[0.0, 1.0, 2.0], 1, settings, 0, ["test", "points"], 0);
         assert_eq!((three.inertia, three.centres.len()), (0.0, 3));
-        let equal = cluster(&[1.0; 8], 1, settings, 0, "test", 0);
+        let equal = cluster(&[1.0; 8], 1, settings, 0, ["test", "points"], 0);
         assert_eq!((equal.inertia, equal.labels.len()), (0.0, 8));
     }
 

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use harness_protocol::StepKind;
 use harness_protocol::model::Architecture;
 use harness_protocol::optimise::Precision;
-use harness_protocol::steps::pretrain::{Enqueue, Moco as Settings};
+use harness_protocol::steps::pretrain::{Enqueue, Moco as Settings, Pretrain};
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::error::Result;
@@ -163,7 +164,9 @@ impl Moco {
         let dim = settings.dim as i64;
         Head::init(&mut store, seed, architecture.features(), dim, settings.mlp);
         let rows = settings.queue as i64;
-        let random = |name: &str, width| normalised(&seed::normal(seed, name, &[rows, width], 1.0)).to_device(device);
+        let random = |name: &str, width| {
+            normalised(&seed::normal(seed, Pretrain::KIND, name, &[rows, width], 1.0)).to_device(device)
+        };
         let features = settings.neighbours.map(|_| random("queue of features", architecture.features()));
         let store = store.to_device(device).channels_last();
         Self::with(architecture, settings, groups, store, random("queue", dim), features)
@@ -380,8 +383,8 @@ mod tests {
 
     #[test]
     fn unshuffling_undoes_shuffling() {
-        let x = seed::normal(0, "x", &[10, 3], 1.0);
-        let order: Vec<i64> = seed::permutation(4, "p", 0, 0, 10).into_iter().map(|i| i as i64).collect();
+        let x = seed::normal(0, "test", "x", &[10, 3], 1.0);
+        let order: Vec<i64> = seed::permutation(4, "test", "p", 0, 0, 10).into_iter().map(|i| i as i64).collect();
         let order = Tensor::from_slice(&order);
         let shuffled = x.index_select(0, &order);
         assert!(!shuffled.equal(&x));
@@ -462,7 +465,7 @@ mod tests {
         let mut losses = Vec::new();
         for step in 0..3 {
             let draw = |name, rows, side| {
-                rows_of(&seed::normal(step, name, &[rows, 3, side, side], 1.0).to_kind(kind), rank, ranks)
+                rows_of(&seed::normal(step, "test", name, &[rows, 3, side, side], 1.0).to_kind(kind), rank, ranks)
             };
             let small = small.then(|| draw("s", 16, 8));
             let sample = Sample { query: draw("q", 8, 12), key: draw("k", 8, 12), small };
@@ -528,7 +531,7 @@ mod tests {
             let mut moco = Moco::new(&architecture, &settings, 2, 1, Device::Cpu).unwrap().precision(precision);
             let settings = harness_protocol::optimise::Sgd { lr: 0.01, momentum: 0.9, weight_decay: 1e-4 };
             let mut sgd = Sgd::new(moco.query.store.parameters(), &settings);
-            let draw = |name| seed::normal(3, name, &[8, 3, 16, 16], 1.0);
+            let draw = |name| seed::normal(3, "test", name, &[8, 3, 16, 16], 1.0);
             let order: Vec<i64> = (0..8).rev().collect();
             let sample = Sample { query: draw("q"), key: draw("q") + draw("k") * 0.1, small: None };
             let turn = Turn { lr: 0.01, shuffles: [&order, &order], neighbours: false };
@@ -548,8 +551,8 @@ mod tests {
     #[test]
     fn gradients_lead_queries_to_their_keys() {
         let moco = tiny(4);
-        let x = seed::normal(2, "x", &[4, 3, 8, 8], 1.0);
-        let keys = normalised(&seed::normal(3, "keys", &[4, 4], 1.0));
+        let x = seed::normal(2, "test", "x", &[4, 3, 8, 8], 1.0);
+        let keys = normalised(&seed::normal(3, "test", "keys", &[4, 4], 1.0));
         let settings = harness_protocol::optimise::Sgd { lr: 0.1, momentum: 0.9, weight_decay: 0.0 };
         let mut sgd = Sgd::new(moco.query.store.parameters(), &settings);
         let mut losses = Vec::new();

@@ -139,7 +139,7 @@ mod tests {
         let store = store(&architecture);
         let (fine, coarse) =
             (undecimated(&store, &architecture, 3).unwrap(), Resnet::bind(&store, &architecture).unwrap());
-        let x = crate::seed::normal(1, "x", &[1, 3, 32, 32], 1.0);
+        let x = crate::seed::normal(1, "test", "x", &[1, 3, 32, 32], 1.0);
         no_grad(|| {
             let before = coarse.map(&x, Mode::Eval, 2);
             let (conv, _) = &fine.stages[2][0].convs[0];

@@ -31,13 +31,14 @@ impl Builder<'_> {
         let bound = 1.0 / ((input * kernel * kernel) as f64).sqrt();
         let name = format!("{path}.weight");
         if let Some(seed) = self.fresh {
-            self.store.insert(&name, seed::uniform(seed, &name, &[output, input, kernel, kernel], bound));
+            self.store
+                .insert(&name, seed::uniform(seed, seed::NETWORK, &name, &[output, input, kernel, kernel], bound));
         }
         let mut conv = Conv { dilation, ..Conv::bind(self.store, path, 1, dilation * (kernel / 2))? };
         if bias {
             let name = format!("{path}.bias");
             if let Some(seed) = self.fresh {
-                self.store.insert(&name, seed::uniform(seed, &name, &[output], bound));
+                self.store.insert(&name, seed::uniform(seed, seed::NETWORK, &name, &[output], bound));
             }
             conv.bias = Some(self.store.get(&name)?);
         }

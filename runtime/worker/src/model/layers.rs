@@ -75,7 +75,7 @@ impl Conv {
 pub fn init_conv(store: &mut Store, seed: u64, path: &str, output: i64, input: i64, kernel: i64) {
     let std = (2.0 / (output * kernel * kernel) as f64).sqrt();
     let name = format!("{path}.weight");
-    let weight = seed::normal(seed, &name, &[output, input, kernel, kernel], std);
+    let weight = seed::normal(seed, seed::NETWORK, &name, &[output, input, kernel, kernel], std);
     store.insert(name, weight);
 }
 
@@ -160,7 +160,7 @@ pub fn init_linear(store: &mut Store, seed: u64, path: &str, output: i64, input:
     let bound = 1.0 / (input as f64).sqrt();
     for (name, shape) in [("weight", vec![output, input]), ("bias", vec![output])] {
         let name = format!("{path}.{name}");
-        let tensor = seed::uniform(seed, &name, &shape, bound);
+        let tensor = seed::uniform(seed, seed::NETWORK, &name, &shape, bound);
         store.insert(name, tensor);
     }
 }
@@ -173,8 +173,8 @@ mod tests {
     #[test]
     fn narrow_subsampling_is_a_convolution() {
         for (input, output, stride) in [(4, 8, 2), (6, 12, 2), (2, 4, 3), (15, 8, 2)] {
-            let x = seed::normal(1, "x", &[4, 7, 7, input], 1.0).permute([0, 3, 1, 2]);
-            let weight = seed::normal(1, "w", &[output, input, 1, 1], 1.0).set_requires_grad(true);
+            let x = seed::normal(1, "test", "x", &[4, 7, 7, input], 1.0).permute([0, 3, 1, 2]);
+            let weight = seed::normal(1, "test", "w", &[output, input, 1, 1], 1.0).set_requires_grad(true);
             let conv = Conv { weight, bias: None, stride, padding: 0, dilation: 1 };
             let y = conv.forward(&x);
             let reference = conv.weight.detach().to_kind(Kind::Double).set_requires_grad(true);

@@ -315,7 +315,7 @@ mod tests {
     fn split_batch_norm_equals_batch_norm_of_each_group() {
         let (store, resnet) = tiny();
         let untouched = store.deep_copy();
-        let x = crate::seed::normal(5, "x", &[8, 3, 16, 16], 1.0);
+        let x = crate::seed::normal(5, "test", "x", &[8, 3, 16, 16], 1.0);
         let _guard = tch::no_grad_guard();
         let together = resnet.forward_split(&x, 2);
         let after = store.deep_copy();

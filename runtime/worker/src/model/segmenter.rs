@@ -152,7 +152,7 @@ mod tests {
         for (head, dilated) in [(fcn(), 1), (deeplab(), 2)] {
             let layout = Layout { architecture, head, dilated, classes: 3 };
             let network = Segmenter::new(&encoder, &layout, 1, Device::Cpu).unwrap();
-            let x = seed::normal(2, "x", &[2, 3, 16, 16], 1.0);
+            let x = seed::normal(2, "test", "x", &[2, 3, 16, 16], 1.0);
             let y = Tensor::zeros([2, 16, 16], (Kind::Int64, Device::Cpu));
             let scores = network.forward(&x, Mode::TRAIN);
             scores.cross_entropy_loss(&y, None::<&Tensor>, tch::Reduction::Mean, 255, 0.0).backward();

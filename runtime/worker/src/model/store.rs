@@ -266,8 +266,8 @@ mod tests {
     #[test]
     fn layouts_do_not_change_bytes() {
         let mut store = Store::default();
-        store.insert("w", crate::seed::normal(1, "w", &[4, 3, 2, 2], 1.0));
-        store.insert("b", crate::seed::normal(1, "b", &[4], 1.0));
+        store.insert("w", crate::seed::normal(1, "test", "w", &[4, 3, 2, 2], 1.0));
+        store.insert("b", crate::seed::normal(1, "test", "b", &[4], 1.0));
         let last = store.channels_last();
         assert_eq!(last.get("w").unwrap().stride(), [12, 1, 6, 3]);
         assert_eq!(last.deep_copy().get("w").unwrap().stride(), [12, 1, 6, 3]);

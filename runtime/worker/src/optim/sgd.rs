@@ -164,7 +164,7 @@ mod tests {
             let shapes: [&[i64]; 3] = [&[3], &[4, 3, 3, 3], &[17, 5]];
             let make = || -> Vec<(String, Tensor)> {
                 let draw = |(i, shape): (usize, &&[i64])| {
-                    let tensor = crate::seed::normal(i as u64, "p", shape, 1.0).to_kind(tch::Kind::Double);
+                    let tensor = crate::seed::normal(i as u64, "test", "p", shape, 1.0).to_kind(tch::Kind::Double);
                     // As convolutions' weights lie: channels last.
                     let last = shape.len() == 4;
                     let laid = |t: Tensor| t.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]);
@@ -177,7 +177,8 @@ mod tests {
             let (mut one, mut all) = (Sgd::new(share(&plain), &settings), Sgd::new(share(&fused), &settings));
             for step in 0..3 {
                 let gradients = || -> Vec<Tensor> {
-                    let draw = |shape: &&[i64]| crate::seed::normal(step, "g", shape, 1.0).to_kind(tch::Kind::Double);
+                    let draw =
+                        |shape: &&[i64]| crate::seed::normal(step, "test", "g", shape, 1.0).to_kind(tch::Kind::Double);
                     shapes.iter().map(draw).collect()
                 };
                 one.step_along(gradients(), 0.1);

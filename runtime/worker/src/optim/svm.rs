@@ -172,7 +172,7 @@ impl Problem<'_> {
         let mut active: Vec<usize> = (0..count).collect();
         let mut left_out = f64::INFINITY;
         for pass in 0..PASSES {
-            let order = Stream::new(ORDER, "svm", pass as u64, 0, 0).permutation(active.len());
+            let order = Stream::new(ORDER, "linear_svm", "order", pass as u64, 0, 0).permutation(active.len());
             let (mut highest, mut lowest) = (f64::NEG_INFINITY, f64::INFINITY);
             let mut kept = Vec::with_capacity(active.len());
             for at in order.into_iter().map(|place| active[place]) {
@@ -408,7 +408,7 @@ mod tests {
 
     #[test]
     fn registers_and_threads_change_nothing() {
-        let mut stream = Stream::new(3, "numbers", 0, 0, 0);
+        let mut stream = Stream::new(3, "test", "numbers", 0, 0, 0);
         let weight: Vec<f64> = (0..37).map(|_| stream.normal()).collect();
         let row: Vec<f32> = (0..37).map(|_| stream.normal() as f32).collect();
         assert_eq!(dot(&weight, &row).to_bits(), dot_in_lanes(&weight, &row).to_bits());

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use harness_protocol::steps::{ClusterRegions, ClusterSegment as Params, Profile};
-use harness_protocol::{Gallery, Outcome, Series};
+use harness_protocol::{Gallery, Outcome, Series, StepKind};
 use harness_views::IndexMask;
 use tch::Kind;
 
@@ -148,6 +148,7 @@ pub fn run(context: &Context) -> Result<Outcome> {
         size: params.size as usize,
         profile,
         seed: params.seed,
+        kind: Params::KIND,
     };
     let found = segments(context, network, &task)?;
     warn_empty(context, &test, &found, "test");
@@ -168,7 +169,7 @@ pub fn run(context: &Context) -> Result<Outcome> {
     let mut runs = Vec::new();
     for (at, &seed) in params.seeds.iter().enumerate() {
         context.check_cancelled()?;
-        let labels = cluster(&rows, dim, settings, seed, "segments", 0).labels;
+        let labels = cluster(&rows, dim, settings, seed, [Params::KIND, "segments"], 0).labels;
         let joint = overlaps.joint(&labels, clusters, saliency);
         let matched = matched(&joint, classes);
         let mut confusion = Confusion::new(classes);

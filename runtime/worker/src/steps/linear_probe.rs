@@ -8,7 +8,7 @@ use harness_protocol::optimise::Optimizer;
 use harness_protocol::steps::linear_probe::{AugmentedFeatures, LinearProbe as Params, ProbeFeatures, ProbeSelect};
 use harness_protocol::steps::segment::LastEpoch;
 use harness_protocol::transform::Centre;
-use harness_protocol::{Gallery, GalleryItem, Outcome, Produced, Series};
+use harness_protocol::{Gallery, GalleryItem, Outcome, Produced, Series, StepKind};
 use harness_views::loader::{Ordered, ordered};
 use harness_views::{Augment, Crop, Picture, Recipe, ViewKey, encode_png_rgb, views};
 use tch::{Kind, Reduction, Tensor, no_grad};
@@ -295,7 +295,8 @@ impl Probe<'_> {
         let Learned { source, rows, labels } = learned;
         let classes = self.train.manifest.classes.len();
         let (features, device) = (asked.features.size()[1], context.device);
-        let weight = seed::normal(params.seed, "classifier", &[classes as i64, features], 0.01).to_device(device);
+        let weight =
+            seed::normal(params.seed, Params::KIND, "classifier", &[classes as i64, features], 0.01).to_device(device);
         let bias = Tensor::zeros([classes as i64], (Kind::Float, device));
         let classifier = Classifier { weight: weight.set_requires_grad(true), bias: bias.set_requires_grad(true) };
         let Optimizer::Sgd(settings) = params.optimizer;
@@ -315,8 +316,10 @@ impl Probe<'_> {
         let mut best: Option<(f64, u64, Classifier)> = None;
         for epoch in 0..epochs {
             let lr = params.schedule.rate(rate, epoch, epochs);
-            let order: Vec<usize> =
-                seed::permutation(params.seed, "order", epoch, 0, count).into_iter().map(|at| rows[at]).collect();
+            let order: Vec<usize> = seed::permutation(params.seed, Params::KIND, "order", epoch, 0, count)
+                .into_iter()
+                .map(|at| rows[at])
+                .collect();
             let mut fresh = self.fresh(source, &order, epoch);
             let mut sum = 0.0;
             last_hits = 0;
@@ -391,7 +394,7 @@ impl Probe<'_> {
         let (pictures, prepare, seed): (_, Prepare, _) = (pictures.clone(), encoder.prepare(), self.params.seed);
         let threads = self.context.threads();
         Some(ordered(threads, 2 * BATCH, order.to_vec(), move |index| {
-            let key = ViewKey { seed, epoch, picture: index as u64 };
+            let key = ViewKey { seed, kind: Params::KIND, epoch, picture: index as u64 };
             let picture = pictures.get(index)?;
             Ok(views(&picture, &recipe, key).iter().flat_map(|view| prepare.numbers(view)).collect())
         }))

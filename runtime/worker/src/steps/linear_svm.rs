@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use harness_protocol::steps::linear_svm::{Absent, LinearSvm as Params, LowShot, SvmProfile};
-use harness_protocol::{Outcome, Series};
+use harness_protocol::{Outcome, Series, StepKind};
 use serde_json::{Value, json};
 use tch::{Device, Tensor};
 
@@ -407,7 +407,7 @@ impl Task<'_> {
     /// rising.
     fn sample(&self, draw: u64, class: usize, shots: usize, sample: u64, positive: &[bool]) -> Vec<usize> {
         let purpose = format!("low shot {}", self.classes[class].name);
-        let order = seed::permutation(draw, &purpose, shots as u64, sample, positive.len());
+        let order = seed::permutation(draw, Params::KIND, &purpose, shots as u64, sample, positive.len());
         let negatives = shots * (self.classes.len() - 1).max(1);
         let of = |wanted: bool, most: usize| order.iter().copied().filter(move |&at| positive[at] == wanted).take(most);
         let mut chosen: Vec<usize> = of(true, shots).chain(of(false, negatives)).collect();

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use harness_protocol::steps::{Profile, Regions, Retrieve as Params};
-use harness_protocol::{Gallery, Outcome};
+use harness_protocol::{Gallery, Outcome, StepKind};
 use harness_views::{IndexMask, Picture};
 use tch::Tensor;
 
@@ -214,8 +214,8 @@ pub fn run(context: &Context) -> Result<Outcome> {
     let start = Instant::now();
     let size = params.size as usize;
     let find = |pairs: &Pairs, split: &str, cut: &Cut| {
-        let (dilated, profile, seed) = (params.dilated, params.profile, params.seed);
-        let found = segments(context, network, &Task { pairs, split, cut, dilated, size, profile, seed })?;
+        let (dilated, profile, seed, kind) = (params.dilated, params.profile, params.seed, Params::KIND);
+        let found = segments(context, network, &Task { pairs, split, cut, dilated, size, profile, seed, kind })?;
         warn_empty(context, pairs, &found, split);
         Ok::<_, crate::Error>(found)
     };

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use harness_protocol::steps::{Segment as Params, SegmentAugment, Select};
-use harness_protocol::{Outcome, Series};
+use harness_protocol::{Outcome, Series, StepKind};
 use harness_views::loader::ordered;
 use harness_views::{IndexMask, Stream};
 use serde::{Deserialize, Serialize};
@@ -196,7 +196,7 @@ fn splits(context: &Context, params: &Params, train: &Images, test: &Images) -> 
     if held == 0 {
         return Ok(Splits { train: all, held: None, test });
     }
-    let mut order = seed::permutation(params.seed, "held out", 0, 0, all.len());
+    let mut order = seed::permutation(params.seed, Params::KIND, "held out", 0, 0, all.len());
     let mut out = order.split_off(left);
     order.sort_unstable();
     out.sort_unstable();
@@ -336,7 +336,7 @@ impl<'a> Run<'a> {
         // A thread prepares a whole batch, while the network learns from the one before.
         let mut batches = ordered(context.threads(), context.threads(), (first..total).collect(), move |at: u64| {
             let (epoch, step) = (at / steps, (at % steps) as usize);
-            let order = seed::permutation(settings.seed, "order", epoch, 0, count);
+            let order = seed::permutation(settings.seed, Params::KIND, "order", epoch, 0, count);
             views(&source, &settings, epoch, &order[step * batch..(step + 1) * batch])
         });
         // A run that was stopped between an epoch's end and its score.
@@ -349,7 +349,7 @@ impl<'a> Run<'a> {
             }
             let batch = batches.next().ok_or("the loading threads ended early")???;
             let lr = params.schedule.rate(params.optimizer.lr(), epoch, params.epochs);
-            seed::reseed(params.seed, "dropout", at);
+            seed::reseed(params.seed, Params::KIND, "dropout", at);
             let loss = self.step(&batch, lr)?;
             if !loss.is_finite() {
                 return Err(format!(
@@ -452,7 +452,7 @@ fn views(pairs: &Pairs, params: &Params, epoch: u64, indices: &[usize]) -> Resul
     let size = params.size.unwrap_or_default() as usize;
     let mut batch = Batch::default();
     for (&index, at) in indices.iter().zip(0..) {
-        let stream = Stream::new(params.seed, "segment", epoch, index as u64, 0);
+        let stream = Stream::new(params.seed, Params::KIND, "augment", epoch, index as u64, 0);
         let view = augmented(&*pairs.get(index)?, &params.augment, params.profile, size, stream);
         if at == 0 {
             (batch.width, batch.height) = (view.picture.width, view.picture.height);

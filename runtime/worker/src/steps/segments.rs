@@ -106,6 +106,8 @@ pub struct Task<'a> {
     pub profile: Profile,
     /// Seed of K-means.
     pub seed: u64,
+    /// Kind of the step that it is for, which its random numbers are known by.
+    pub kind: &'static str,
 }
 
 /// The segments of a split.
@@ -156,7 +158,7 @@ fn prepare(pair: &Pair, digest: &str, cut: &Cut, size: usize, profile: Profile) 
 /// # Errors
 /// A picture without a saliency mask, features that are not finite, no segment at all, cancelled, libtorch's.
 pub fn segments(context: &Context, network: &Network, task: &Task) -> Result<Segments> {
-    let Task { pairs, split, cut, size, profile, seed, .. } = *task;
+    let Task { pairs, split, cut, size, profile, seed, kind, .. } = *task;
     if let Cut::Saliency(masks) = cut {
         masks.check(pairs, split)?;
     }
@@ -190,7 +192,7 @@ pub fn segments(context: &Context, network: &Network, task: &Task) -> Result<Seg
         match cut {
             Cut::Kmeans(settings) => {
                 let rows = rows.f_to_device(Device::Cpu)?.f_contiguous()?;
-                let labels = clustered(&rows, *settings, seed, split, start, threads)?;
+                let labels = clustered(&rows, *settings, seed, [kind, split], start, threads)?;
                 for (at, labels) in labels.into_iter().enumerate() {
                     let rows = rows.get(at as i64);
                     let segments = labels.iter().copied().max().map_or(0, |last| last + 1);
@@ -236,7 +238,7 @@ fn clustered(
     rows: &Tensor,
     settings: Settings,
     seed: u64,
-    split: &str,
+    purpose: [&str; 2],
     start: usize,
     threads: usize,
 ) -> Result<Vec<Vec<usize>>> {
@@ -251,7 +253,7 @@ fn clustered(
             scope.spawn(move || {
                 for (at, (labels, points)) in labels.iter_mut().zip(pictures).enumerate() {
                     let item = (start + part * each + at) as u64;
-                    *labels = cluster(points, dim, settings, seed, split, item).labels;
+                    *labels = cluster(points, dim, settings, seed, purpose, item).labels;
                 }
             });
         }
@@ -278,7 +280,7 @@ mod tests {
     #[test]
     fn weighted_sums_equal_those_over_the_interpolated_map() {
         let (channels, height, width, size) = (5, 3, 4, 16);
-        let rows = normal(1, "rows", &[height * width, channels], 1.0);
+        let rows = normal(1, "test", "rows", &[height * width, channels], 1.0);
         let weights: Vec<f32> = (0..size * size).map(|i| if i % 5 < 2 { 1.0 } else { 0.0 }).collect();
         let ours = weighted(&rows, &weights, size as usize, (height, width)).unwrap();
         let map = rows.reshape([1, height, width, channels]).permute([0, 3, 1, 2]);

@@ -622,7 +622,7 @@ mod tests {
         for end in 0..seed.len() {
             assert!(of(&seed[..end]).is_err(), "cut at {end}");
         }
-        let mut stream = harness_views::Stream::new(1, "fuzz", 0, 0, 0);
+        let mut stream = harness_views::Stream::new(1, "test", "fuzz", 0, 0, 0);
         for _ in 0..50_000 {
             let mut bytes = seed.to_vec();
             for _ in 0..=stream.below(3) {

@@ -132,7 +132,7 @@ fn damaged_files_are_refused() {
     let path = folder.path().join("damaged.pth");
     for name in ["moco.pth.tar", "torchvision.pth"] {
         let whole = std::fs::read(place(name)).unwrap();
-        let mut stream = Stream::new(2, "damage", 0, 0, 0);
+        let mut stream = Stream::new(2, "test", "damage", 0, 0, 0);
         for _ in 0..30 {
             let end = stream.below(whole.len() as u64) as usize;
             std::fs::write(&path, &whole[..end]).unwrap();

@@ -2,6 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 
+use harness_protocol::StepKind;
 use harness_protocol::steps::pretrain::{Contrast, Pretrain as Params};
 use harness_protocol::transform::Views;
 use harness_views::loader::{Ordered, message, ordered_from};
@@ -51,7 +52,7 @@ impl Batches {
         let load = move |pieces: Vec<(u64, usize)>| -> Result<Batch> {
             let mut out = Batch::default();
             for (epoch, index) in pieces {
-                let key = ViewKey { seed, epoch, picture: index as u64 };
+                let key = ViewKey { seed, kind: Params::KIND, epoch, picture: index as u64 };
                 let made = guarded(source.path(index), || {
                     let picture = source.get(index)?;
                     Ok(views(&picture, &recipe, key))
@@ -63,10 +64,20 @@ impl Batches {
             }
             Ok(out)
         };
-        let ahead = batch.div_ceil(CHUNK) + threads;
-        let chunks = ordered_from(threads, ahead, Chunks::new(seed, pictures.len(), share, steps, first..total), load);
+        let chunks = Chunks::new(seed, pictures.len(), share, steps, first..total);
         let bytes = [sides.large * sides.large, sides.large * sides.large, sides.count * sides.small * sides.small];
-        let bytes = bytes.map(|pixels| 3 * pixels as usize * batch);
+        Self::of(chunks, load, batch, bytes.map(|pixels| 3 * pixels as usize * batch), threads)
+    }
+
+    /// From pieces, each of which `load` makes on one of the threads.
+    fn of<P: Send + 'static>(
+        pieces: impl Iterator<Item = P> + Send + 'static,
+        load: impl Fn(P) -> Result<Batch> + Send + Sync + 'static,
+        batch: usize,
+        bytes: [usize; 3],
+        threads: usize,
+    ) -> Self {
+        let chunks = ordered_from(threads, batch.div_ceil(CHUNK) + threads, pieces, load);
         // On a thread of its own, so that whoever trains never waits for copies.
         Self { ready: ordered_from(1, 1, Joined { chunks, batch, bytes }, |batch| batch) }
     }
@@ -119,7 +130,7 @@ impl Iterator for Chunks {
         }
         let (epoch, step) = (self.at / self.steps, (self.at % self.steps) as usize);
         if self.epoch != Some(epoch) {
-            self.order = seed::permutation(self.seed, "order", epoch, 0, self.count);
+            self.order = seed::permutation(self.seed, Params::KIND, "order", epoch, 0, self.count);
             self.epoch = Some(epoch);
         }
         let start = step * self.share.whole + self.share.first;
@@ -194,12 +205,36 @@ fn guarded<T>(path: &str, make: impl FnOnce() -> Result<T>) -> Result<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]
     fn a_picture_that_makes_the_code_panic_is_named() {
         let said = guarded::<()>("a/7.jpg", || panic!("out of bounds")).unwrap_err().to_string();
         assert_eq!(said, "making the views of `a/7.jpg`: out of bounds");
         assert_eq!(guarded("a/8.jpg", || Ok(3)).unwrap(), 3);
+    }
+
+    /// However slow whoever trains is, and however many pictures there are.
+    #[test]
+    fn a_bounded_number_of_batches_is_in_memory() {
+        let (batch, threads) = (16, 3);
+        let begun = Arc::new(AtomicUsize::new(0));
+        let counter = begun.clone();
+        let load = move |piece: Vec<usize>| {
+            counter.fetch_add(piece.len(), Ordering::SeqCst);
+            Ok(Batch { pictures: piece, ..Batch::default() })
+        };
+        let pieces = (0..1_000_000usize).step_by(CHUNK).map(|first| (first..first + CHUNK).collect());
+        let mut batches = Batches::of(pieces, load, batch, [0; 3], threads);
+        for taken in 1..=5 {
+            let pictures = batches.next().unwrap().pictures;
+            assert_eq!(pictures, ((taken - 1) * batch..taken * batch).collect::<Vec<_>>());
+            std::thread::sleep(std::time::Duration::from_millis(30));
+            // The one taken, the next one, and pieces of one more and of each thread.
+            let most = (taken + 1) * batch + (batch.div_ceil(CHUNK) + threads) * CHUNK;
+            assert!(begun.load(Ordering::SeqCst) <= most, "{} of {most}", begun.load(Ordering::SeqCst));
+        }
     }
 
     #[test]
@@ -211,7 +246,7 @@ mod tests {
         let flat: Vec<(u64, usize)> = pieces.concat();
         for at in 1..6u64 {
             let (epoch, step) = (at / 2, (at % 2) as usize);
-            let order = seed::permutation(5, "order", epoch, 0, 23);
+            let order = seed::permutation(5, Params::KIND, "order", epoch, 0, 23);
             let wanted: Vec<(u64, usize)> = order[step * 11..step * 11 + 11].iter().map(|&i| (epoch, i)).collect();
             assert_eq!(flat[(at as usize - 1) * 11..at as usize * 11], wanted);
         }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use harness_protocol::StepKind;
 use harness_protocol::steps::pretrain::{Contrast, Moco as Settings, Pretrain as Params};
 use tch::{Device, Kind, Tensor};
 
@@ -193,7 +194,8 @@ impl Objective {
                 let query = tensor(&batch.query, count, sides.large)?;
                 let sample = Sample { query, key: tensor(&batch.key, count, sides.large)?, small };
                 let order = |purpose| {
-                    let order = seed::permutation(params.seed, purpose, epoch, step, params.batch as usize);
+                    let order =
+                        seed::permutation(params.seed, Params::KIND, purpose, epoch, step, params.batch as usize);
                     order.into_iter().map(|index| index as i64).collect::<Vec<i64>>()
                 };
                 let shuffles = [order("shuffle"), order("shuffle back")];

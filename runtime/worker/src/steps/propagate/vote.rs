@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn computing_only_what_may_vote_changes_nothing() {
-        let features = crate::seed::normal(3, "features", &[9, 6, 17, 29], 1.0);
+        let features = crate::seed::normal(3, "test", "features", &[9, 6, 17, 29], 1.0);
         let labels = rectangle(17, 29, 4..12, 8..22);
         let walk = [(3, 4.0, 7), (20, 2.5, 10), (1, 100.0, 5), (2, 0.5, 3)].map(|set| (Rule::Videowalk, set));
         let dino = [(3, 4.0, 7), (7, 2.0, 5), (1, 100.0, 5), (2, 0.5, 1)].map(|set| (Rule::Dino, set));
@@ -231,7 +231,7 @@ mod tests {
     #[test]
     fn odd_sizes_are_computed_whole() {
         for (channels, height, width) in [(1, 1, 1), (3, 2, 5), (17, 5, 16), (5, 3, 33), (9, 30, 2)] {
-            let features = crate::seed::normal(5, "odd", &[4, channels, height, width], 1.0);
+            let features = crate::seed::normal(5, "test", "odd", &[4, channels, height, width], 1.0);
             let labels = rectangle(height, width, 0..1, 0..1);
             for rule in [Rule::Videowalk, Rule::Dino] {
                 let voting = Voting { rule, context: 2, radius: 3.0, top_k: 1, temperature: 0.1 };
@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn threads_change_no_bit() {
-        let features = crate::seed::normal(6, "features", &[5, 8, 13, 21], 1.0);
+        let features = crate::seed::normal(6, "test", "features", &[5, 8, 13, 21], 1.0);
         let labels = rectangle(13, 21, 2..9, 3..12);
         let voting = Voting { rule: Rule::Videowalk, context: 3, radius: 4.0, top_k: 5, temperature: 0.05 };
         let all = |threads: usize| -> Vec<Tensor> {
@@ -287,7 +287,7 @@ mod tests {
 
     #[test]
     fn a_still_video_keeps_its_labels() {
-        let frame = crate::seed::normal(4, "features", &[1, 16, 13, 14], 1.0);
+        let frame = crate::seed::normal(4, "test", "features", &[1, 16, 13, 14], 1.0);
         let features = frame.expand([5, 16, 13, 14], false);
         let labels = rectangle(13, 14, 3..9, 2..12);
         let voting = Voting { rule: Rule::Videowalk, context: 2, radius: 3.0, top_k: 3, temperature: 0.01 };

@@ -135,7 +135,7 @@ mod tests {
     }
 
     fn stream(item: u64) -> Stream {
-        Stream::new(1, "test", 0, item, 0)
+        Stream::new(1, "test", "test", 0, item, 0)
     }
 
     fn wrong(pair: &Pair) -> usize {

@@ -17,7 +17,7 @@ const CLASSES: [&str; 3] = ["ground", "red", "blue"];
 /// A grey picture with a red and a blue rectangle, and its mask.
 fn scene(item: u64) -> (Picture, IndexMask) {
     let (width, height) = (28, 20);
-    let mut stream = Stream::new(7, "scene", 0, item, 0);
+    let mut stream = Stream::new(7, "test", "scene", 0, item, 0);
     let mut picture = Picture::filled(width, height, [90, 100, 95]);
     let mut mask = IndexMask { width, height, data: vec![0; width * height] };
     for (class, colour) in [(1, [220, 30, 30]), (2, [30, 30, 220])] {
@@ -68,7 +68,7 @@ pub(crate) fn plain(bench: &mut Bench, name: &str, count: u64) -> Value {
 }
 
 pub(crate) fn network() -> Encoder {
-    let architecture = Architecture::Resnet18(Resnet { stem: Stem::Small, width: 0.0625 });
+    let architecture = Architecture::Resnet18(Resnet { stem: Stem::Small, width: 0.125 });
     Encoder::random(architecture, [0.5; 3], [0.25; 3], 1).unwrap()
 }
 
