@@ -1,7 +1,8 @@
 //! Digests of a tree's files.
 
-use harness_digest::Digest;
+use harness_digest::{Digest, Hasher};
 use rayon::prelude::*;
+use std::io::{self, Read};
 
 use crate::error::Error;
 use crate::tree::Tree;
@@ -22,6 +23,37 @@ pub struct ParallelHasher;
 impl FileHasher for ParallelHasher {
     fn digests(&self, tree: &Tree, paths: &[String]) -> Result<Vec<String>, Error> {
         paths.par_iter().map(|path| Ok(digest(&tree.read(path)?))).collect()
+    }
+}
+
+/// Reads through, and hashes what goes by: a large file is then read once and never held.
+#[derive(Debug)]
+pub struct Hashing<R> {
+    inner: R,
+    hasher: Hasher,
+}
+
+impl<R: Read> Hashing<R> {
+    /// Around a reader that is at its beginning.
+    pub fn new(inner: R) -> Self {
+        Self { inner, hasher: Hasher::default() }
+    }
+
+    /// Reads what is left, and gives the hexadecimal digest of everything.
+    ///
+    /// # Errors
+    /// The reader's.
+    pub fn digest(mut self) -> io::Result<String> {
+        io::copy(&mut self, &mut io::sink())?;
+        Ok(self.hasher.finish().to_string())
+    }
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(into)?;
+        self.hasher.update(&into[..count]);
+        Ok(count)
     }
 }
 

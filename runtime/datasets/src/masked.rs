@@ -356,7 +356,7 @@ fn build(
             .iter()
             .map(|item| ImageEntry {
                 file: described[&item.picture].clone(),
-                mask: Some(described[&item.mask].clone()),
+                mask: Some(Box::new(described[&item.mask].clone())),
                 depth: item.depth.as_ref().map(|depth| Box::new(described[depth].clone())),
                 ..ImageEntry::default()
             })

@@ -57,7 +57,7 @@ pub fn segmentation_pairs(
         .iter()
         .map(|p| ImageEntry {
             file: by_path[p.picture.as_str()].clone(),
-            mask: Some(by_path[p.mask.as_str()].clone()),
+            mask: Some(Box::new(by_path[p.mask.as_str()].clone())),
             ..ImageEntry::default()
         })
         .collect();

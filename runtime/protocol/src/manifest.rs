@@ -35,7 +35,7 @@ pub struct ImageEntry {
     pub labels: Vec<i8>,
     /// Index mask (8-bit grey or palette PNG), same size as the picture unless the layout says otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mask: Option<FileEntry>,
+    pub mask: Option<Box<FileEntry>>,
     /// Depth map: a NumPy file of H x W floats, metres.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub depth: Option<Box<FileEntry>>,

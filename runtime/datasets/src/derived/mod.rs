@@ -300,7 +300,7 @@ fn concat(params: &Concat, inputs: &Inputs) -> Result<Built, Error> {
                 file: placed(&entry.file),
                 label: entry.label.and_then(|label| renamed.get(label as usize).copied().flatten()),
                 labels: entry.labels.clone(),
-                mask: entry.mask.as_ref().map(placed),
+                mask: entry.mask.as_deref().map(placed).map(Box::new),
                 depth: entry.depth.as_deref().map(placed).map(Box::new),
             };
             if seen.insert(entry.file.digest.clone(), placed.file.path.clone()).is_some() {

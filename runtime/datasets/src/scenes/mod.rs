@@ -95,7 +95,7 @@ pub fn scenes(params: &Scenes, tar_path: &Path) -> Result<Built, Error> {
                 entries.push(ImageEntry {
                     file: picture.entry,
                     label,
-                    mask: Some(mask.entry),
+                    mask: Some(Box::new(mask.entry)),
                     ..ImageEntry::default()
                 });
             }
@@ -301,5 +301,5 @@ fn beside(drawn: &Drawn, mask: &[u8], caption: &str) -> Result<GalleryItem, Erro
 
 /// What the manifests of a world say of one of its files, for tests and tools that look for doubles.
 pub fn files(manifest: &ImageManifest) -> impl Iterator<Item = &FileEntry> {
-    manifest.entries.iter().flat_map(|entry| std::iter::once(&entry.file).chain(&entry.mask))
+    manifest.entries.iter().flat_map(|entry| std::iter::once(&entry.file).chain(entry.mask.as_deref()))
 }

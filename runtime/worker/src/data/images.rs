@@ -1,10 +1,12 @@
 //! A dataset of pictures: its manifest and its files, every byte of which is checked against the manifest.
 
+use std::fs::File;
+use std::io::BufReader;
 use std::path::Path;
 use std::sync::Arc;
 
 use harness_datasets::Reader;
-use harness_datasets::hash::digest as sha256;
+use harness_datasets::hash::Hashing;
 use harness_protocol::job::InputFiles;
 use harness_protocol::manifest::{FileEntry, ImageManifest};
 use harness_views::{IndexMask, Picture, decode_index, decode_rgb};
@@ -12,15 +14,18 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
 
-/// Reads a manifest and makes sure that it is the one with this digest.
+/// Reads a manifest and makes sure that it is the one with this digest. The text of a million files is as large as what
+/// it says, so it is not held beside it.
 pub(crate) fn manifest<T: DeserializeOwned>(path: &Path, digest: &str) -> Result<T> {
-    let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-    let found = sha256(&bytes);
+    let failed = |error| Error::io("read", path)(error);
+    let mut reader = BufReader::with_capacity(1 << 16, Hashing::new(File::open(path).map_err(failed)?));
+    let manifest = serde_json::from_reader(&mut reader);
+    // What is buffered has been hashed.
+    let found = reader.into_inner().digest().map_err(failed)?;
     if found != digest {
         return Err(format!("the manifest `{}` has digest {found}, not {digest}", path.display()).into());
     }
-    serde_json::from_slice(&bytes)
-        .map_err(|error| format!("the manifest `{}` cannot be read: {error}", path.display()).into())
+    manifest.map_err(|error| format!("the manifest `{}` cannot be read: {error}", path.display()).into())
 }
 
 /// Pictures with what is known of them. Cheap to clone; shared by threads.

@@ -53,7 +53,7 @@ pub(crate) fn dataset(
             edit(item, &mut picture, &mut mask);
             let file = write(format!("{item:02}.png"), encode_png_rgb(&picture).unwrap());
             let mask = write(format!("{item:02}.mask.png"), encode_png_index(&mask, None).unwrap());
-            ImageEntry { file, mask: Some(mask), ..ImageEntry::default() }
+            ImageEntry { file, mask: Some(Box::new(mask)), ..ImageEntry::default() }
         })
         .collect();
     let mask_classes = CLASSES.iter().map(|class| class.to_string()).collect();
