@@ -108,6 +108,47 @@ pub fn split(params: &Value, catalog: &Catalog, info: &KindInfo) -> (Value, BTre
     (Value::Object(keyed), observed)
 }
 
+/// The outputs of each step that wanted steps take.
+pub fn taken(program: &Program, wanted: &[bool]) -> Vec<BTreeSet<String>> {
+    let mut taken = vec![BTreeSet::new(); program.steps.len()];
+    for step in program.steps.iter().filter(|step| wanted[step.id]) {
+        substitute(&mut step.params.clone(), &mut |reference| {
+            if let Reference::Step { step, output } = reference {
+                taken[step].insert(output.to_string());
+            }
+            None
+        });
+    }
+    taken
+}
+
+/// Kept epochs (`encoder@50`) among the outputs `taken` that a result lacks: `keep` is no part of the key, so an earlier
+/// result may have others.
+pub fn not_kept(record: &Record, taken: &BTreeSet<String>) -> Vec<String> {
+    taken.iter().filter(|name| name.contains('@') && !record.outputs.contains_key(*name)).cloned().collect()
+}
+
+/// Epochs that outputs are of.
+fn epochs<'a>(outputs: impl Iterator<Item = &'a String>) -> BTreeSet<u64> {
+    outputs.filter_map(|name| name.rsplit_once('@')?.1.parse().ok()).collect()
+}
+
+impl Action {
+    /// Has the epochs kept too that an earlier result kept, or that steps with the same key take: what is computed takes
+    /// their place, and nothing that somebody takes is lost by it.
+    pub fn keep_also(&mut self, record: Option<&Record>, taken: &[&BTreeSet<String>]) {
+        let asked = self.params.get("keep").and_then(Value::as_array);
+        let mut all: BTreeSet<u64> = asked.into_iter().flatten().filter_map(Value::as_u64).collect();
+        let before = all.len();
+        all.extend(record.into_iter().flat_map(|record| epochs(record.outputs.keys())));
+        all.extend(taken.iter().flat_map(|taken| epochs(taken.iter())));
+        if all.len() > before {
+            self.params["keep"] = json!(all);
+            self.observed.insert("keep".into(), json!(all));
+        }
+    }
+}
+
 fn artifact(
     reference: Reference<'_>,
     program: &Program,

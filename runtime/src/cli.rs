@@ -4,6 +4,7 @@ pub mod cache;
 pub mod compare;
 pub mod completions;
 pub mod export;
+pub mod export_encoder;
 pub mod fmt;
 pub mod graph;
 pub mod history;

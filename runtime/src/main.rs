@@ -23,6 +23,7 @@ mod start;
 mod summary;
 mod tensorboard;
 mod text;
+mod torch_file;
 mod why;
 mod worker;
 

@@ -108,6 +108,8 @@ struct Task {
     step: usize,
     label: String,
     action: Action,
+    /// Outputs that other steps take.
+    taken: BTreeSet<String>,
     force: bool,
     /// Memory that it reserves, in bytes.
     memory: u64,
@@ -165,6 +167,8 @@ struct Dispatcher<'a, 'e> {
     finished: Vec<Option<Finished>>,
     waiting: Vec<usize>,
     dependents: Vec<Vec<usize>>,
+    /// Outputs of each step that wanted steps take.
+    taken: Vec<BTreeSet<String>>,
     ready: VecDeque<usize>,
     queued: VecDeque<Task>,
     /// Steps whose action is queued or running for another step: equal keys are computed once.
@@ -212,6 +216,7 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
             finished: vec![None; steps.len()],
             waiting: steps.iter().map(|step| step.inputs.len()).collect(),
             dependents,
+            taken: action::taken(request.program, &request.wanted),
             ready: steps
                 .iter()
                 .filter(|step| step.inputs.is_empty() && request.wanted[step.id])
@@ -269,7 +274,11 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
                             let status = if known { Status::Cached } else { Status::Executed };
                             self.states[step].warnings.extend(warnings);
                             for follower in followers {
-                                self.keep(follower, Status::Cached, finished.clone(), 0.0, None);
+                                if action::not_kept(&finished.record, &self.taken[follower]).is_empty() {
+                                    self.keep(follower, Status::Cached, finished.clone(), 0.0, None);
+                                } else {
+                                    self.ready.push_back(follower);
+                                }
                             }
                             self.keep(step, status, finished, wall_s, Some(lease));
                         }
@@ -407,15 +416,13 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
             }
             return Ok(());
         }
-        let action =
-            match action::action(spec, request.program, request.catalog, request.config, request.cache, &self.finished)
-            {
-                Ok(action) => action,
-                Err(error) => {
-                    self.fail(step, format!("{error:#}"), 0.0, !request.keep_going);
-                    return Ok(());
-                }
-            };
+        let mut action = match self.action(step) {
+            Ok(action) => action,
+            Err(error) => {
+                self.fail(step, format!("{error:#}"), 0.0, !request.keep_going);
+                return Ok(());
+            }
+        };
         using.keep(&action.digest)?;
         self.states[step].key = Some(action.digest);
         self.states[step].action = Some(action.key.clone());
@@ -442,6 +449,9 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
             return Ok(());
         }
         let known = if request.forced[step] { None } else { action::lookup(request.cache, &action.digest)? };
+        let lacking =
+            known.as_ref().map(|found| action::not_kept(&found.record, &self.taken[step])).unwrap_or_default();
+        let known = if lacking.is_empty() { known } else { None };
         let ours = self.uncommitted.contains(&action.digest);
         if let Some(finished) = known
             && (ours || request.dry_run || is_kept(request.cache, &finished.record)?)
@@ -463,11 +473,22 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
             followers.push(step);
         } else {
             self.followers.insert(action.digest, Vec::new());
+            if !lacking.is_empty() {
+                let text = format!("{} was not kept when it ran: it is computed again", lacking.join(", "));
+                let (step, label) = (Some(step), Some(spec.label.clone()));
+                (self.emit)(Event::Log { step, label, level: "info".into(), text });
+            }
+            if request.catalog.kind(&spec.kind).is_some_and(|kind| kind.field("keep").is_some()) {
+                let equal = self.equal(step, &action.digest);
+                let taken: Vec<&BTreeSet<String>> = equal.iter().map(|&other| &self.taken[other]).collect();
+                action.keep_also(request.cache.record(&action.digest)?.as_ref(), &taken);
+            }
             let memory = request.config.limit(&spec.kind).memory;
             self.queued.push_back(Task {
                 step,
                 label: spec.label.clone(),
                 action,
+                taken: self.taken[step].clone(),
                 force: request.forced[step],
                 memory,
             });
@@ -481,6 +502,25 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
             });
         }
         Ok(())
+    }
+
+    fn action(&self, step: usize) -> Result<Action> {
+        let Request { program, catalog, config, cache, .. } = self.request;
+        action::action(&program.steps[step], program, catalog, config, cache, &self.finished)
+    }
+
+    /// Other wanted steps of the same key that take a kept epoch, as far as their inputs are known.
+    fn equal(&self, step: usize, digest: &Digest) -> Vec<usize> {
+        let steps = &self.request.program.steps;
+        let asks = |other: &usize| {
+            *other != step
+                && self.request.wanted[*other]
+                && steps[*other].kind == steps[step].kind
+                && self.taken[*other].iter().any(|name| name.contains('@'))
+                && steps[*other].inputs.iter().all(|&input| self.finished[input].is_some())
+        };
+        let same = |other: &usize| self.action(*other).is_ok_and(|action| action.digest == *digest);
+        (0..steps.len()).filter(asks).filter(same).collect()
     }
 
     fn fail(&mut self, step: usize, error: String, wall_s: f64, stop: bool) {
@@ -647,6 +687,7 @@ impl Slot<'_> {
         };
         if (told || !task.force)
             && let Some(finished) = action::lookup(cache, &action.digest).map_err(|error| say(&error))?
+            && action::not_kept(&finished.record, &task.taken).is_empty()
         {
             return Ok(Computed { finished, known: true, warnings: Vec::new(), lease });
         }

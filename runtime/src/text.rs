@@ -4,7 +4,8 @@ use crate::catalog::expand_fields;
 use crate::implied;
 use anyhow::{Context as _, Result};
 use harness_dsl::{Catalog, Checked, Diagnostic, Expression, Loaded, Loader, Overrides, Program, Severity, Step};
-use harness_protocol::steps;
+use harness_protocol::steps::Pretrain;
+use harness_protocol::{StepKind, steps};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 
@@ -54,7 +55,7 @@ pub fn read(file: &Path, catalog: &Catalog, overrides: &Overrides) -> Result<Tex
 pub fn check(name: &str, text: &str, loader: &dyn Loader, catalog: &Catalog, overrides: &Overrides) -> Checked {
     let mut checked = harness_dsl::check(name, text, loader, catalog, overrides);
     if let Some(program) = &checked.program {
-        let found: Vec<Diagnostic> = program.steps.iter().flat_map(|step| problems(step, catalog)).collect();
+        let found: Vec<Diagnostic> = program.steps.iter().flat_map(|step| problems(step, program, catalog)).collect();
         // Members of a family share their text: one mistake is said once.
         for diagnostic in found {
             if !checked.diagnostics.iter().any(|d| d.span == diagnostic.span && d.message == diagnostic.message) {
@@ -69,14 +70,19 @@ pub fn check(name: &str, text: &str, loader: &dyn Loader, catalog: &Catalog, ove
 }
 
 /// What a kind says against a step's fields beyond types and ranges.
-fn problems(step: &Step, catalog: &Catalog) -> Vec<Diagnostic> {
+fn problems(step: &Step, program: &Program, catalog: &Catalog) -> Vec<Diagnostic> {
     let Some(info) = steps::kind(&step.kind) else { return Vec::new() };
     let mut params = fields(step, catalog);
     // The places that a dataset step names stay places; elsewhere a path stands for a file's content.
     let places = crate::datasets::is_external(&step.kind);
     substitute(&mut params, &mut |reference| match reference {
         Reference::Path { .. } if places => None,
-        _ => Some(placeholder()),
+        // Whether there are labels to learn from is known from the text.
+        Reference::Step { step: from, output } if step.kind == Pretrain::KIND => {
+            Some(placeholder(artifact_kind(program, catalog, from, output)))
+        }
+        Reference::Step { .. } => Some(placeholder("file")),
+        Reference::Path { .. } => Some(placeholder("file")),
     });
     let Err(problems) = (info.resolve)(Value::Object(params)) else { return Vec::new() };
     problems
@@ -112,8 +118,34 @@ pub fn fields(step: &Step, catalog: &Catalog) -> Map<String, Value> {
     params
 }
 
-fn placeholder() -> Value {
-    json!({ "$artifact": { "kind": "file", "digest": "0".repeat(64) } })
+fn placeholder(kind: &str) -> Value {
+    json!({ "$artifact": { "kind": kind, "digest": "0".repeat(64) } })
+}
+
+/// What the output of a step will be, as far as the text says.
+fn artifact_kind<'a>(program: &Program, catalog: &'a Catalog, step: usize, output: &str) -> &'a str {
+    let Some(step) = program.steps.get(step) else { return "file" };
+    if step.kind == "image_folder" && step.params.get("labels").and_then(Value::as_str) == Some("none") {
+        return "images";
+    }
+    let outputs = catalog.kind(&step.kind).map(|kind| kind.outputs.as_slice()).unwrap_or_default();
+    match outputs.iter().find(|known| known.name == output).map(|known| known.artifact.as_str()) {
+        // Datasets from datasets: of the first that they take, which stands before them.
+        Some("same as data") => {
+            let data = step.params.get("data").map(|data| data.get(0).unwrap_or(data));
+            let reference = data.and_then(|data| data.get("$ref"));
+            let place = reference.and_then(|reference| reference["step"].as_u64()).map(|at| at as usize);
+            match place.filter(|&at| at < step.id) {
+                Some(at) => {
+                    let output = reference.and_then(|reference| reference["output"].as_str()).unwrap_or_default();
+                    artifact_kind(program, catalog, at, output)
+                }
+                None => "file",
+            }
+        }
+        Some(kind) => kind,
+        None => "file",
+    }
 }
 
 /// Something outside the parameters that a value refers to.

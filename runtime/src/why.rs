@@ -11,7 +11,7 @@ use harness_dsl::Step;
 use harness_protocol::steps;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Files of a dataset that are named.
 const NAMED: usize = 5;
@@ -108,6 +108,11 @@ pub enum Cause {
         /// The outputs that cannot be read.
         outputs: Vec<String>,
     },
+    /// A result is recorded, and epochs that other steps take were not kept in it.
+    NotKept {
+        /// The outputs that are lacking.
+        outputs: Vec<String>,
+    },
     /// A step that it takes something from runs first.
     Waits {
         /// That step.
@@ -184,10 +189,11 @@ impl Against {
 /// The cache cannot be read.
 pub fn explain(project: &Project, states: &[State], wanted: &[bool]) -> Result<Vec<Option<Explained>>> {
     let earlier = runs::earlier(&project.cache, &project.file);
+    let taken = action::taken(&project.program, wanted);
     let mut explained: Vec<Option<Explained>> = Vec::new();
     for (step, state) in project.program.steps.iter().zip(states) {
         explained.push(match wanted[step.id] {
-            true => Some(one(project, step, state, states, &explained, &earlier)?),
+            true => Some(one(project, step, state, states, &explained, &earlier, &taken)?),
             false => None,
         });
     }
@@ -201,6 +207,7 @@ fn one(
     states: &[State],
     before: &[Option<Explained>],
     earlier: &BTreeMap<String, Vec<Digest>>,
+    taken: &[BTreeSet<String>],
 ) -> Result<Explained> {
     let cache = &project.cache;
     let known = state.finished.is_some();
@@ -227,7 +234,11 @@ fn one(
                 outputs.push(name.clone());
             }
         }
-        causes.push(Cause::Lost { outputs });
+        let lacking = action::not_kept(record, &taken[step.id]);
+        causes.push(match outputs.is_empty() && !lacking.is_empty() {
+            true => Cause::NotKept { outputs: lacking },
+            false => Cause::Lost { outputs },
+        });
     }
     match (&state.action, &other) {
         (None, _) if state.error.is_some() && state.status == crate::events::Status::Failed => {
@@ -475,6 +486,7 @@ pub fn told(cause: &Cause, many: bool) -> String {
             let head = format!("{output}: another content{}", digests(before, after));
             if changes.is_empty() { head } else { format!("{head}: {}", files(changes, !many)) }
         }
+        Cause::NotKept { outputs } => format!("{} is taken and was not kept when it ran", outputs.join(", ")),
         Cause::Lost { outputs } if outputs.is_empty() => "its result is recorded and incomplete".into(),
         Cause::Lost { outputs } => {
             format!("its result is recorded and gone or damaged in the store: {}", outputs.join(", "))

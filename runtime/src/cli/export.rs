@@ -57,6 +57,8 @@ pub enum What {
     Metrics(Metrics),
     /// The curves and numbers of a run as event files for TensorBoard
     Tensorboard(Tensorboard),
+    /// An encoder as a file that `torch.load` and torchvision read, or safetensors
+    Encoder(super::export_encoder::Encoder),
 }
 
 /// `harness export tensorboard`
@@ -115,6 +117,7 @@ pub fn export(arguments: &Export) -> Result<ExitCode> {
     match &arguments.what {
         Some(What::Metrics(metrics)) => return self::metrics(metrics),
         Some(What::Tensorboard(board)) => return self::tensorboard(board),
+        Some(What::Encoder(encoder)) => return super::export_encoder::encoder(encoder),
         None => {}
     }
     let (Some(name), Some(archive)) = (&arguments.run, &arguments.archive) else {
