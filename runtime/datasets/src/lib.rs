@@ -21,6 +21,7 @@ mod lists;
 pub mod mask;
 pub mod mask_folder;
 pub mod masked;
+pub mod npy;
 pub mod reader;
 
 pub mod scenes;

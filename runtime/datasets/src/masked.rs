@@ -13,6 +13,7 @@ use crate::hash::FileHasher;
 use crate::image_folder::is_picture;
 use crate::layout::Layout;
 use crate::mask::probe_mask;
+use crate::npy;
 use crate::segmentation_pairs::picture_size;
 
 /// VOC's classes by mask value.
@@ -261,7 +262,7 @@ pub fn cityscapes(params: &Cityscapes, location: &Location, hasher: &dyn FileHas
 /// Describes NYUDv2 as multi-task work lays it out: masks, and depth maps where a whole set has them.
 ///
 /// # Errors
-/// As [`voc_segmentation`]; also a depth map that is no NumPy file.
+/// As [`voc_segmentation`]; also a depth map that is no grid of numbers or does not fit its picture.
 pub fn nyud(params: &Nyud, location: &Location, hasher: &dyn FileHasher) -> Result<Built, Error> {
     let layout = Layout::open(location, "", &["gt_sets", "images", "segmentation"])?;
     let pictures = layout.stems("images", is_picture);
@@ -384,7 +385,7 @@ fn build(
     Ok(built)
 }
 
-/// Whether the mask is one and as large as the picture, and the depth map a NumPy file.
+/// Whether the mask is one, the depth map a grid of numbers, and both as large as the picture.
 fn check(layout: &Layout, item: &Item) -> Result<(), Error> {
     let (width, height) = picture_size(&layout.tree, &item.picture)?;
     let start = layout.tree.read_start(&item.mask, 64)?;
@@ -397,10 +398,17 @@ fn check(layout: &Layout, item: &Item) -> Result<(), Error> {
         );
         return Err(Error::layout(layout.place(), reason));
     }
-    if let Some(depth) = &item.depth
-        && !layout.tree.read_start(depth, 6)?.starts_with(b"\x93NUMPY")
-    {
-        return Err(Error::layout(layout.place(), format!("the depth map `{depth}` is no NumPy file (.npy)")));
+    if let Some(depth) = &item.depth {
+        let start = layout.tree.read_start(depth, npy::HEADER)?;
+        let grid = npy::grid_header(&start)
+            .map_err(|why| Error::layout(layout.place(), format!("the depth map `{depth}` is {why}")))?;
+        if (width, height) != (grid.width, grid.height) {
+            let reason = format!(
+                "picture `{}` is {width}x{height} but its depth map `{depth}` is {}x{}; they must be equally large",
+                item.picture, grid.width, grid.height
+            );
+            return Err(Error::layout(layout.place(), reason));
+        }
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use harness_datasets::npy::{Grid, write_grid};
 use harness_datasets::{Built, Error, ParallelHasher, builder, locate};
 use harness_protocol::manifest::ImageManifest;
 use serde_json::{Value, json};
@@ -250,6 +251,11 @@ fn voc_segmentation_official_and_repacked() {
         masked("voc_segmentation", &[("photos/a.jpg", b"x")], json!({})),
         &["looked for `ImageSets/Segmentation`, `JPEGImages`", "repack: looked for `sets`, `images`", "found `photos`"],
     );
+    let other = [("V/JPEGImages/a.png", &*picture), ("V/ImageSets/Segmentation/minival.txt", b"a\n")];
+    says(
+        masked("voc_segmentation", &other, json!({})),
+        &["train.txt, val.txt, trainval.txt or trainaug.txt", "found `minival`"],
+    );
     let rgb = official.iter().map(|(path, bytes)| {
         (*path, if path.ends_with("SegmentationClass/a.png") { picture.as_slice() } else { *bytes })
     });
@@ -282,18 +288,24 @@ fn cityscapes_ids_become_classes() {
     files.remove(3);
     says(masked("cityscapes", &files, json!({})), &["1 of the 2 pictures", "`aachen/aachen_2`", "labelIds"]);
     says(masked("cityscapes", &files[..2], json!({})), &["looked for `leftImg8bit`, `gtFine`", "lacks `gtFine`"]);
+    // Only the test split, whose masks are not public.
+    let test =
+        [("cs/leftImg8bit/test/a/a_leftImg8bit.png", &*picture), ("cs/gtFine/test/a/a_gtFine_labelIds.png", &mask)];
+    says(masked("cityscapes", &test, json!({})), &["leftImg8bit/train/<city>/*_leftImg8bit.png", "there is neither"]);
 }
 
 #[test]
 fn nyud_shifts_labels_and_finds_depth() {
     let picture = png_of(9, 4, 2, png::ColorType::Rgb);
     let mask = png_of(40, 4, 2, png::ColorType::Grayscale);
+    let depth = write_grid(&Grid { width: 4, height: 2, values: vec![1.5; 8] });
+    let turned = write_grid(&Grid { width: 2, height: 4, values: vec![1.5; 8] });
     let mut files: Vec<(&str, &[u8])> = vec![
         ("NYUD_MT/images/0001.jpg", &picture),
         ("NYUD_MT/images/0002.jpg", &picture),
         ("NYUD_MT/segmentation/0001.png", &mask),
         ("NYUD_MT/segmentation/0002.png", &mask),
-        ("NYUD_MT/depth/0001.npy", b"\x93NUMPY the rest"),
+        ("NYUD_MT/depth/0001.npy", &depth),
         ("NYUD_MT/gt_sets/train.txt", b"0001\n"),
         ("NYUD_MT/gt_sets/val.txt", b"0002\n"),
     ];
@@ -306,6 +318,20 @@ fn nyud_shifts_labels_and_finds_depth() {
     assert_eq!([0, 1, 40, 41, 255].map(|value| train.mask_values[value]), [255, 0, 39, 255, 255]);
     files[4].1 = b"no array";
     says(masked("nyud", &files, json!({})), &["depth/0001.npy", "no NumPy file"]);
+    files[4].1 = &turned;
+    says(masked("nyud", &files, json!({})), &["images/0001.jpg` is 4x2", "depth/0001.npy` is 2x4"]);
+    files[4].1 = &depth[..20];
+    says(masked("nyud", &files, json!({})), &["depth/0001.npy", "cut short"]);
+    says(
+        masked("nyud", &[("NYUD_MT/images/1.jpg", &picture), ("NYUD_MT/segmentation/1.png", &mask)], json!({})),
+        &["looked for `gt_sets`, `images`, `segmentation`", "`NYUD_MT` lacks `gt_sets`"],
+    );
+    // Only one of two has a map: there is no such output, and it is said.
+    files[4].1 = &depth;
+    files[5].1 = b"0001\n0002\n";
+    let built = masked("nyud", &files, json!({})).unwrap();
+    assert_eq!(outputs(&built), ["train", "val"]);
+    assert!(built.warnings.iter().any(|said| said.contains("only 1 of the 2 pictures of `train`")), "{built:?}");
 }
 
 #[test]

@@ -34,6 +34,7 @@ use rayon::prelude::*;
 use crate::built::{Built, gini, json, max_min_ratio};
 use crate::error::Error;
 use crate::mask::{colour, encode_mask, encode_png};
+use crate::npy::{Grid, write_grid};
 use pack::{Pack, Packed};
 use random::Stream;
 use scene::{Drawn, Scene, Wanted};
@@ -46,7 +47,8 @@ const CHUNK: u64 = 512;
 /// Pictures of train in the preview.
 const SHOWN: u64 = 16;
 
-/// Generates the world of `params` into a tar at `tar_path`: outputs `train`, `holdout`, `test`, `videos` and `preview`.
+/// Generates the world of `params` into a tar at `tar_path`: outputs `train`, `holdout`, `test`, `videos` and
+/// `preview`; with `depth` also `train_depth`, `holdout_depth` and `test_depth`.
 ///
 /// The same parameters give the same bytes, whatever the machine or the number of threads.
 ///
@@ -75,27 +77,36 @@ pub fn scenes(params: &Scenes, tar_path: &Path) -> Result<Built, Error> {
         let mut entries = Vec::with_capacity(labels.len());
         for start in (0..pictures).step_by(CHUNK as usize) {
             let end = (start + CHUNK).min(pictures);
-            let drawn: Vec<(Packed, Packed, Option<GalleryItem>)> = (start..end)
+            let drawn: Vec<Files> = (start..end)
                 .into_par_iter()
                 .map(|index| {
                     let label = labels[index as usize];
-                    let (drawn, mask) = picture(params, split, index, label, &labels);
+                    let (scene, drawn, mask) = picture(params, split, index, label, &labels);
                     let shown = (split == "train" && index < SHOWN).then(|| beside(&drawn, &mask, NAMES[label]));
                     let (picture, mask) = encode(&drawn, &mask, &format!("{split}/images/{index:06}.png"), || {
                         format!("{split}/masks/{index:06}.png")
                     })?;
-                    Ok((picture, mask, shown.transpose()?))
+                    let depth = if params.depth { scene.depth(&drawn) } else { None };
+                    let depth = depth.map(|values| {
+                        let grid = Grid { width: drawn.side, height: drawn.side, values };
+                        Packed::new(format!("{split}/depth/{index:06}.npy"), write_grid(&grid))
+                    });
+                    Ok(Files { picture, mask, depth, shown: shown.transpose()? })
                 })
                 .collect::<Result<_, Error>>()?;
-            for (index, (picture, mask, shown)) in (start..end).zip(drawn) {
+            for (index, Files { picture, mask, depth, shown }) in (start..end).zip(drawn) {
                 pack.add(&picture)?;
                 pack.add(&mask)?;
+                if let Some(depth) = &depth {
+                    pack.add(depth)?;
+                }
                 gallery.items.extend(shown);
                 let label = Some(labels[index as usize] as u32);
                 entries.push(ImageEntry {
                     file: picture.entry,
                     label,
                     mask: Some(Box::new(mask.entry)),
+                    depth: depth.map(|depth| Box::new(depth.entry)),
                     ..ImageEntry::default()
                 });
             }
@@ -115,17 +126,23 @@ pub fn scenes(params: &Scenes, tar_path: &Path) -> Result<Built, Error> {
     let archive = Some(pack.finish()?);
     let mut outputs: Vec<(String, Vec<u8>)> = Vec::new();
     let mut pictures = 0;
-    for (split, entries) in splits {
+    for (split, mut entries) in splits {
         pictures += entries.len();
-        let manifest = ImageManifest {
-            format: MANIFEST_FORMAT,
-            classes: classes.clone(),
-            mask_classes: mask_classes.clone(),
-            entries,
-            archive: archive.clone(),
-            ..ImageManifest::default()
+        let manifest = |entries: Vec<ImageEntry>| {
+            json(&ImageManifest {
+                format: MANIFEST_FORMAT,
+                classes: classes.clone(),
+                mask_classes: mask_classes.clone(),
+                entries,
+                archive: archive.clone(),
+                ..ImageManifest::default()
+            })
         };
-        outputs.push((split.into(), json(&manifest)));
+        if params.depth {
+            outputs.push((format!("{split}_depth"), manifest(entries.clone())));
+            entries.iter_mut().for_each(|entry| entry.depth = None);
+        }
+        outputs.push((split.into(), manifest(entries)));
     }
     sequences.sort_by(|a, b| a.name.cmp(&b.name));
     let videos = VideoManifest { format: MANIFEST_FORMAT, annotation: Annotation::Indexed, sequences, archive };
@@ -212,9 +229,18 @@ fn shuffled_labels(world: u64, split: &str, sizes: &[u64]) -> Vec<usize> {
     labels
 }
 
+/// The files of one picture of a split.
+struct Files {
+    picture: Packed,
+    mask: Packed,
+    depth: Option<Packed>,
+    /// What the preview shows of it.
+    shown: Option<GalleryItem>,
+}
+
 /// Draws one picture and its mask, in which values are classes plus 1. The classes of the objects beside the labelled
 /// one follow the labels of the split, so that a rare class is rare everywhere.
-fn picture(params: &Scenes, split: &str, index: u64, label: usize, labels: &[usize]) -> (Drawn, Vec<u8>) {
+fn picture(params: &Scenes, split: &str, index: u64, label: usize, labels: &[usize]) -> (Scene, Drawn, Vec<u8>) {
     let mut stream = Stream::new(params.world, split, index);
     let (low, high) = params.objects.ends();
     let objects = (low as usize, high as usize);
@@ -229,7 +255,7 @@ fn picture(params: &Scenes, split: &str, index: u64, label: usize, labels: &[usi
             owner => scene.objects[usize::from(owner) - 1].class as u8 + 1,
         })
         .collect();
-    (drawn, mask)
+    (scene, drawn, mask)
 }
 
 /// Draws one video into the tar; gives also what the preview shows of it.
@@ -301,5 +327,8 @@ fn beside(drawn: &Drawn, mask: &[u8], caption: &str) -> Result<GalleryItem, Erro
 
 /// What the manifests of a world say of one of its files, for tests and tools that look for doubles.
 pub fn files(manifest: &ImageManifest) -> impl Iterator<Item = &FileEntry> {
-    manifest.entries.iter().flat_map(|entry| std::iter::once(&entry.file).chain(entry.mask.as_deref()))
+    manifest
+        .entries
+        .iter()
+        .flat_map(|entry| std::iter::once(&entry.file).chain(entry.mask.as_deref()).chain(entry.depth.as_deref()))
 }

@@ -36,6 +36,15 @@ pub(crate) struct Pose {
     pub mirrored: bool,
 }
 
+/// Where an object of the specific domain touches the ground, below its centre in units of its extent.
+const FOOT: f64 = 0.75;
+/// Height of the camera above the ground of the specific domain, metres; its focal length is a picture's side.
+const CAMERA: f64 = 1.2;
+/// Distance beyond which nothing is measured, metres.
+const FARTHEST: f64 = 40.0;
+/// Keeps the ground's perspective finite at the horizon.
+const HORIZON: f64 = 0.012;
+
 /// One object.
 #[derive(Clone, Debug)]
 pub(crate) struct Object {
@@ -201,7 +210,7 @@ impl Scene {
                 let foot = road.horizon + (0.99 - road.horizon) * nearness;
                 Pose {
                     x: stream.range(0.12, 0.88),
-                    y: foot - 0.75 * extent * size,
+                    y: foot - FOOT * extent * size,
                     size,
                     angle: stream.range(-0.12, 0.12),
                     aspect,
@@ -300,6 +309,31 @@ impl Scene {
         }
         Drawn { side, rgb, owner }
     }
+
+    /// Distance in metres of what each pixel of the drawn scene shows: the ground in perspective, objects where they stand
+    /// on it (flat, facing the camera). 0 where there is none: above the horizon, farther than 40 m, and where a thing of
+    /// no class lies over the picture. None where the domain has no geometry.
+    pub fn depth(&self, drawn: &Drawn) -> Option<Vec<f32>> {
+        let Ground::Road(road) = &self.ground else { return None };
+        // Seen from the camera's height, what stands this far below the horizon is this far away.
+        let at = |below: f64| match CAMERA / (below + HORIZON) {
+            metres if below >= 0.0 && metres <= FARTHEST => metres as f32,
+            _ => 0.0,
+        };
+        let stand: Vec<f32> = self.objects.iter().map(|object| at(object.foot() - road.horizon)).collect();
+        let pixel = 1.0 / drawn.side as f64;
+        let depth = drawn.owner.iter().enumerate().map(|(i, &owner)| {
+            let (x, y) = (((i % drawn.side) as f64 + 0.5) * pixel, ((i / drawn.side) as f64 + 0.5) * pixel);
+            if self.front.iter().any(|thing| thing.distance(x, y) < 0.0) {
+                return 0.0;
+            }
+            match usize::from(owner).checked_sub(1) {
+                Some(object) => stand[object],
+                None => at(y - self.pan[1] - road.horizon),
+            }
+        });
+        Some(depth.collect())
+    }
 }
 
 /// How low an object stands.
@@ -329,6 +363,11 @@ impl Canvas<'_> {
 }
 
 impl Object {
+    /// Where it touches the ground of the specific domain.
+    fn foot(&self) -> f64 {
+        self.pose.y + FOOT * SHAPES[self.class].extent * self.pose.size
+    }
+
     /// Radius of a circle around its centre that holds it.
     pub fn reach(&self) -> f64 {
         SHAPES[self.class].extent * self.pose.size * self.pose.aspect.max(1.0 / self.pose.aspect)
@@ -472,7 +511,7 @@ impl Road {
             return self.hills.map(|c| c + light);
         }
         // The ground in perspective: depth is one over the height below the horizon.
-        let below = y - self.horizon + 0.012;
+        let below = y - self.horizon + HORIZON;
         let depth = 0.12 / below;
         let across = (x - self.vanishing) / below;
         let rough = fractal(self.seed ^ 0x2545_f491, across * 3.0, depth * 14.0);
@@ -490,6 +529,35 @@ impl Road {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn depth_is_that_of_the_ground_and_of_what_stands_on_it() {
+        let classes: Vec<usize> = (0..12).collect();
+        let wanted = Wanted { domain: Domain::Specific, class: 3, classes: &classes, objects: (2, 4) };
+        let mut seen = 0;
+        for index in 0..20 {
+            let scene = Scene::compose(&mut Stream::new(1, "test of depth", index), &wanted);
+            let drawn = scene.draw(64);
+            let depth = scene.depth(&drawn).unwrap();
+            let Ground::Road(road) = &scene.ground else { panic!("no road") };
+            // Nothing above the horizon but objects; the ground comes nearer towards the lower border.
+            let ground: Vec<(usize, f32)> =
+                (0..64 * 64).filter(|&i| drawn.owner[i] == 0 && depth[i] > 0.0).map(|i| (i / 64, depth[i])).collect();
+            assert!(ground.iter().all(|(row, _)| (*row as f64 + 0.5) / 64.0 >= road.horizon));
+            assert!(ground.windows(2).all(|pair| pair[0].1 >= pair[1].1));
+            assert!(ground.iter().all(|(_, metres)| (1.6..=40.0).contains(metres)));
+            for (number, object) in (1..).zip(&scene.objects) {
+                let own: Vec<f32> =
+                    (0..64 * 64).filter(|&i| drawn.owner[i] == number && depth[i] > 0.0).map(|i| depth[i]).collect();
+                let foot = (CAMERA / (object.foot() - road.horizon + HORIZON)) as f32;
+                assert!(own.iter().all(|&metres| metres == foot), "{own:?} {foot}");
+                seen += own.len();
+            }
+        }
+        assert!(seen > 2000, "{seen}");
+        let general = Scene::compose(&mut Stream::new(1, "flat", 0), &Wanted { domain: Domain::General, ..wanted });
+        assert_eq!(general.depth(&general.draw(16)), None);
+    }
 
     #[test]
     fn the_label_is_the_largest_visible_object() {

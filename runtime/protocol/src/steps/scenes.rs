@@ -45,6 +45,9 @@ pub struct Scenes {
     pub imbalance: f64,
     /// How varied the pictures are.
     pub domain: Domain,
+    /// Whether pictures have depth maps too, as the outputs `train_depth`, `holdout_depth` and `test_depth`; only the
+    /// `specific` domain has a geometry.
+    pub depth: bool,
     /// Test videos.
     #[schemars(range(min = 0, max = 10_000))]
     pub videos: u64,
@@ -68,6 +71,7 @@ impl Default for Scenes {
             objects: Span(1.0, 1.0),
             imbalance: 1.0,
             domain: Domain::General,
+            depth: false,
             videos: 4,
             frames: 16,
             video_size: 128,
@@ -88,6 +92,17 @@ impl StepKind for Scenes {
         },
         OutputInfo { name: "holdout", artifact: "annotated_images", doc: "Pictures for monitors and choices." },
         OutputInfo { name: "test", artifact: "annotated_images", doc: "Pictures to report on." },
+        OutputInfo {
+            name: "train_depth",
+            artifact: "depth_images",
+            doc: "With `depth = true`: the pictures of `.train` with depth maps.",
+        },
+        OutputInfo {
+            name: "holdout_depth",
+            artifact: "depth_images",
+            doc: "With `depth = true`: those of `.holdout`.",
+        },
+        OutputInfo { name: "test_depth", artifact: "depth_images", doc: "With `depth = true`: those of `.test`." },
         OutputInfo {
             name: "videos",
             artifact: "videos",
@@ -114,6 +129,9 @@ impl StepKind for Scenes {
                 "train",
                 format!("{} pictures cannot hold {} classes", self.train, self.classes),
             )];
+        }
+        if self.depth && self.domain != Domain::Specific {
+            return vec![Problem::new("depth", "only the specific domain has a geometry; add `domain = specific`")];
         }
         Vec::new()
     }
