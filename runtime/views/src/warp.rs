@@ -94,18 +94,30 @@ pub fn rotate_scale(picture: &Picture, degrees: f64, scale: f64, filter: Filter,
 
 /// The same warp for a mask, nearest neighbour; what comes from outside is `border`.
 pub fn rotate_scale_index(mask: &IndexMask, degrees: f64, scale: f64, border: u8) -> IndexMask {
-    let (w, h) = (mask.width, mask.height);
+    let (width, height) = (mask.width, mask.height);
+    IndexMask { width, height, data: rotate_scale_values(&mask.data, (width, height), degrees, scale, border) }
+}
+
+/// The same warp for any map of `width` × `height` values (depth, say), row by row, nearest neighbour; what comes from
+/// outside is `border`.
+pub fn rotate_scale_values<T: Copy>(
+    values: &[T],
+    (w, h): (usize, usize),
+    degrees: f64,
+    scale: f64,
+    border: T,
+) -> Vec<T> {
     let sound = scale > 0.0 && scale.is_finite() && degrees.is_finite();
     if !sound {
-        return IndexMask { width: w, height: h, data: vec![border; w * h] };
+        return vec![border; w * h];
     }
     let inverse = Inverse::new(w, h, degrees, scale, 0);
     let mut data = Vec::with_capacity(w * h);
     for y in 0..h {
         data.extend(inverse.row(y).map(|(x, y)| match (usize::try_from(x), usize::try_from(y)) {
-            (Ok(x), Ok(y)) if x < w && y < h => mask.data[y * w + x],
+            (Ok(x), Ok(y)) if x < w && y < h => values[y * w + x],
             _ => border,
         }));
     }
-    IndexMask { width: w, height: h, data }
+    data
 }

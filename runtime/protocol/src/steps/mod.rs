@@ -6,6 +6,7 @@ pub mod cluster_segment;
 pub mod command;
 pub mod concat;
 pub mod davis;
+pub mod depth;
 pub mod embed;
 pub mod encoder;
 pub mod filter;
@@ -35,6 +36,7 @@ pub use cluster_segment::{ClusterRegions, ClusterSegment, SaliencyMasks};
 pub use command::{Command, Declared};
 pub use concat::Concat;
 pub use davis::{Davis, Year};
+pub use depth::Depth;
 pub use embed::{Embed, Layer, Vectors};
 pub use encoder::{Copy, Encoder, Histogram, Pixels, Random, Recalibrate, Source};
 pub use filter::Filter;
@@ -70,6 +72,7 @@ pub const ALL: &[KindInfo] = &[
     KindInfo::of::<Command>(),
     KindInfo::of::<Concat>(),
     KindInfo::of::<Davis>(),
+    KindInfo::of::<Depth>(),
     KindInfo::of::<Embed>(),
     KindInfo::of::<Encoder>(),
     KindInfo::of::<Filter>(),

@@ -38,6 +38,18 @@ impl Default for SegmentHead {
     }
 }
 
+impl SegmentHead {
+    /// Relations between the fields.
+    pub fn problems(&self, field: &str) -> Vec<Problem> {
+        match self {
+            Self::Deeplab(head) if head.rates.is_empty() || head.rates.iter().any(|&rate| rate == 0 || rate > 64) => {
+                vec![Problem::new(&format!("{field}.deeplab.rates"), "at least one rate, all of them from 1 to 64")]
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
 /// The FCN head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -186,9 +198,9 @@ pub enum Preset {
 pub enum Select {
     /// The last one.
     Last(LastEpoch),
-    /// The one with the best mIoU on a part of train that is held out for it, the first of several.
+    /// The one with the best score on a part of train that is held out for it, the first of several.
     Holdout(HeldOut),
-    /// The one with the best mIoU on test, the first of several: as published, and better than the method is.
+    /// The one with the best score on test, the first of several: as published, and better than the method is.
     BestOnTest(BestOnTest),
 }
 
@@ -301,7 +313,8 @@ pub struct Fields {
     /// Training augmentation; not written: the preset's.
     #[serde(default)]
     pub augment: Option<SegmentAugment>,
-    /// Which epoch's network counts; not written: the best on test in the profile `official`, the last one in `fixed`.
+    /// Which epoch's network counts; not written: the best on test in the profile `official`, the best on a tenth of train
+    /// that is held out in `fixed`.
     #[serde(default)]
     pub select: Option<Select>,
     /// Epochs between two scorings of test (and of what is held out); the last epoch is always scored.
@@ -343,7 +356,7 @@ impl From<Fields> for Segment {
         });
         let select = fields.select.unwrap_or(match profile {
             Profile::Official => Select::BestOnTest(BestOnTest {}),
-            Profile::Fixed => Select::Last(LastEpoch {}),
+            Profile::Fixed => Select::Holdout(HeldOut::default()),
         });
         Self {
             encoder,
@@ -433,11 +446,7 @@ impl StepKind for Segment {
         if let (SegmentAugment::Zoom(_), Some(_)) = (&self.augment, self.size) {
             problems.push(Problem::new("size", "`zoom` takes pictures as they are; leave `size` out"));
         }
-        if let SegmentHead::Deeplab(head) = &self.head
-            && (head.rates.is_empty() || head.rates.iter().any(|&rate| rate == 0 || rate > 64))
-        {
-            problems.push(Problem::new("head.deeplab.rates", "at least one rate, all of them from 1 to 64"));
-        }
+        problems.extend(self.head.problems("head"));
         problems
     }
 }
@@ -460,7 +469,7 @@ mod tests {
         let voc = resolved(json!({}));
         assert_eq!((&voc["size"], &voc["epochs"], &voc["batch"]), (&json!(512), &json!(45), &json!(16)));
         assert_eq!(voc["schedule"], json!({ "steps": { "at": [31, 41], "factor": 0.1 } }));
-        assert_eq!(voc["select"], json!({ "last": {} }));
+        assert_eq!(voc["select"], json!({ "holdout": { "share": 0.1 } }));
         let city = resolved(json!({ "preset": "cityscapes", "profile": "official", "epochs": 3 }));
         assert_eq!((&city["size"], &city["epochs"], &city["batch"]), (&json!(768), &json!(3), &json!(8)));
         assert_eq!(city["head"]["fcn"]["dilation"], 1);

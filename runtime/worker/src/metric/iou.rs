@@ -132,6 +132,33 @@ mod tests {
         confusion
     }
 
+    /// Values of `tests/golden/iou.py`.
+    #[test]
+    fn matrix_and_scores_equal_scikit_learns() {
+        let golden: serde_json::Value = serde_json::from_str(include_str!("../../tests/golden/iou.json")).unwrap();
+        let truth = |n: u64| if n.is_multiple_of(13) { VOID } else { (n * n % 17 % 4) as u8 };
+        let predicted = |n: u64| match n % 3 {
+            0 => (n * n % 23 % 5) as u8,
+            _ => truth(n) % 5 % 4,
+        };
+        let mut confusion = Confusion::new(6);
+        let (a, b): (Vec<u8>, Vec<u8>) = (1..=4000).map(|n| (truth(n), predicted(n))).unzip();
+        confusion.add(&a, &b);
+        assert_eq!(serde_json::json!(confusion.rows().collect::<Vec<_>>()), golden["confusion"]);
+        let close = |ours: f64, theirs: &serde_json::Value| {
+            assert!((ours - theirs.as_f64().unwrap()).abs() < 1e-12, "{ours} and {theirs}");
+        };
+        for (ours, theirs) in confusion.per_class().into_iter().zip(golden["iou"].as_array().unwrap()) {
+            match ours {
+                Some(ours) => close(ours, theirs),
+                None => assert!(theirs.is_null()),
+            }
+        }
+        close(confusion.miou(Profile::Official), &golden["official"]);
+        close(confusion.miou(Profile::Fixed), &golden["fixed"]);
+        close(confusion.pixel_accuracy(), &golden["accuracy"]);
+    }
+
     #[test]
     fn absent_classes_count_by_profile() {
         let confusion = sample();

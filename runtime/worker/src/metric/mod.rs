@@ -2,6 +2,7 @@
 
 pub mod bitmap;
 pub mod davis;
+pub mod depth;
 pub mod iou;
 pub mod knn;
 pub mod precision;

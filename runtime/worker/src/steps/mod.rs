@@ -2,12 +2,15 @@
 
 pub mod animation;
 pub mod cluster_segment;
+pub mod depth;
 pub mod embed;
 pub mod encoder;
+pub mod finetune;
 pub mod knn;
 pub mod linear_probe;
 pub mod linear_svm;
 pub mod overlay;
+pub mod predict;
 pub mod pretrain;
 pub mod propagate;
 pub mod retrieve;
@@ -48,6 +51,7 @@ const fn run_of<T: StepKind>(run: fn(&Context) -> Result<Outcome>) -> Run {
 pub const ALL: &[Run] = &[
     run_of::<harness_protocol::steps::Embed>(embed::run),
     run_of::<harness_protocol::steps::ClusterSegment>(cluster_segment::run),
+    run_of::<harness_protocol::steps::Depth>(depth::run),
     run_of::<harness_protocol::steps::Encoder>(encoder::run),
     run_of::<harness_protocol::steps::Knn>(knn::run),
     run_of::<harness_protocol::steps::LinearProbe>(linear_probe::run),

@@ -54,7 +54,7 @@ pub fn overlay(picture: &Picture, mask: &IndexMask, size: (usize, usize), shown:
 const LETTER: usize = 8;
 
 /// Writes text, 8 × 8 pixels a letter; letters that the font lacks are left out, what lies outside is cut off.
-fn write(picture: &mut Picture, left: usize, top: usize, text: &str, colour: [u8; 3]) {
+pub fn write(picture: &mut Picture, left: usize, top: usize, text: &str, colour: [u8; 3]) {
     for (n, letter) in text.chars().enumerate() {
         let Some(rows) = font8x8::BASIC_FONTS.get(letter) else { continue };
         for (y, bits) in rows.into_iter().enumerate() {

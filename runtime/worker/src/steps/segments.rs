@@ -16,9 +16,9 @@ use crate::features::normalised;
 use crate::guard::{Guard, finite};
 use crate::model::dense::keeping;
 use crate::model::{Mode, Network};
+use crate::steps::finetune::Input;
 use crate::steps::segment::augment::{mask_at, picture_at};
 use crate::steps::segment::pairs::{Pair, Pairs};
-use crate::steps::segment::score::Input;
 
 /// Pictures in a forward pass.
 const BATCH: usize = 8;
@@ -183,7 +183,14 @@ pub fn segments(context: &Context, network: &Network, task: &Task) -> Result<Seg
         }
         let map = no_grad(|| Ok::<_, Error>(resnet.map(&input.tensor(&bytes, size, size)?, Mode::Eval, 4)))?;
         if !finite(&map) {
-            return Err("the encoder gives features that are not finite, so its weights are not usable".into());
+            let bad = |at: &usize| !finite(&map.get(*at as i64));
+            let first = start + (0..count).find(bad).unwrap_or_default();
+            let path = pairs.path(first);
+            return Err(format!(
+                "the encoder's features of `{path}` of {split} are not finite; its weights are damaged or its training \
+                 diverged"
+            )
+            .into());
         }
         let shape = map.size();
         let (channels, height, width) = (shape[1], shape[2], shape[3]);
@@ -212,8 +219,9 @@ pub fn segments(context: &Context, network: &Network, task: &Task) -> Result<Seg
             }
             Cut::Saliency(_) => {
                 for (at, mask) in salient.into_iter().enumerate() {
-                    if mask.data.iter().any(|&value| value != NONE) {
-                        let square = mask_at(&mask, size, size, profile);
+                    // So few pixels may be left between those that the square keeps: then there is no segment either.
+                    let square = mask_at(&mask, size, size, profile);
+                    if square.data.iter().any(|&value| value != NONE) {
                         let weights: Vec<f32> =
                             square.data.iter().map(|&value| f32::from(u8::from(value != NONE))).collect();
                         let sum = weighted(&rows.get(at as i64), &weights, size, (height, width))?;

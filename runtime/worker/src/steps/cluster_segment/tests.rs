@@ -97,6 +97,11 @@ fn what_cannot_be_used_is_named() {
     let other = dataset(&mut bench, "other", 4, one, |_| ());
     let message = failed(&bench, &other, json!({ "regions": saliency }));
     assert!(message.contains("4 of 4 pictures of test have no saliency mask"), "{message}");
+    let diverged = network();
+    let _ = diverged.need_network("test").unwrap().store.get("bn1.running_var").unwrap().fill_(f64::NAN);
+    let diverged = bench.encoder(&diverged);
+    let message = bench.run(&bench.job("x", "cluster_segment", params(&diverged, &test, json!({})))).message();
+    assert!(message.contains("features of `00.png` of test are not finite"), "{message}");
     let void = |_: u64, _: &mut Picture, mask: &mut IndexMask| mask.data.fill(255);
     let void = dataset(&mut bench, "void", 4, void, |_| ());
     assert!(failed(&bench, &void, json!({})).contains("every pixel of test is void"));

@@ -7,9 +7,10 @@ use serde_json::json;
 
 use crate::error::Result;
 use crate::metric::iou::{Confusion, VOID};
+use crate::steps::finetune::{Scored, Shown};
 use crate::steps::overlay::{beside, fit, item, legend, matrix, overlay};
 use crate::steps::segment::pairs::{Pair, Pairs};
-use crate::steps::segment::score::{Score, Shown};
+use crate::steps::segment::score::{Score, mask_of};
 
 /// Longest side of a picture in the gallery, pixels.
 const LONGEST: usize = 240;
@@ -54,17 +55,18 @@ pub fn matrix_caption(confusion: &Confusion, names: &[String]) -> String {
 ///
 /// # Errors
 /// Pairs that changed since they were looked at.
-pub fn gallery(test: &Pairs, shown: &Shown, score: &Score, names: &[String]) -> Result<Gallery> {
+pub fn gallery(test: &Pairs, shown: &Shown, chosen: &Scored<Score>, names: &[String]) -> Result<Gallery> {
+    let full = &chosen.score.full;
     let mut items = vec![
         item(&legend(names), "Colours of the classes; void is left as it is.".into())?,
-        item(&matrix(score.full.rows(), names), matrix_caption(&score.full, names))?,
+        item(&matrix(full.rows(), names), matrix_caption(full, names))?,
     ];
     items.extend(overlays(test, shown, names.len())?);
     Ok(Gallery {
         title: "Segmentation".into(),
         caption: format!(
             "Test pictures after epoch {}; left: the picture, middle: predicted, right: ground truth.",
-            score.epoch
+            chosen.epoch
         ),
         items,
     })
@@ -77,11 +79,11 @@ pub fn gallery(test: &Pairs, shown: &Shown, score: &Score, names: &[String]) -> 
 pub fn overlays(test: &Pairs, shown: &Shown, classes: usize) -> Result<Vec<GalleryItem>> {
     let mut items = Vec::new();
     for (&index, predicted) in shown {
-        let pair = test.get(index)?;
+        let (pair, predicted) = (test.get(index)?, mask_of(predicted)?);
         let mut own = Confusion::new(classes);
         own.add(&pair.mask.data, &predicted.data);
         let caption = format!("{}: {:.1} % of pixels right", test.path(index), 100.0 * own.pixel_accuracy());
-        items.push(item(&beside(&panels(&pair, predicted)), caption)?);
+        items.push(item(&beside(&panels(&pair, &predicted)), caption)?);
     }
     Ok(items)
 }

@@ -40,17 +40,32 @@ pub(crate) fn dataset(
     edit: impl Fn(u64, &mut Picture, &mut IndexMask),
     finish: impl Fn(&mut ImageManifest),
 ) -> Value {
+    let first = name.len() as u64 * 100;
+    let pair = |item: u64| {
+        let (mut picture, mut mask) = scene(first + item);
+        edit(item, &mut picture, &mut mask);
+        (picture, mask)
+    };
+    written(bench, name, count, pair, finish)
+}
+
+/// Adds a dataset of `count` pictures with masks.
+pub(crate) fn written(
+    bench: &mut Bench,
+    name: &str,
+    count: u64,
+    pair: impl Fn(u64) -> (Picture, IndexMask),
+    finish: impl Fn(&mut ImageManifest),
+) -> Value {
     let folder = bench.path(name);
     std::fs::create_dir_all(&folder).unwrap();
     let write = |path: String, bytes: Vec<u8>| {
         std::fs::write(folder.join(&path), &bytes).unwrap();
         FileEntry { path, size: bytes.len() as u64, digest: digest(&bytes) }
     };
-    let first = name.len() as u64 * 100;
     let entries = (0..count)
         .map(|item| {
-            let (mut picture, mut mask) = scene(first + item);
-            edit(item, &mut picture, &mut mask);
+            let (picture, mask) = pair(item);
             let file = write(format!("{item:02}.png"), encode_png_rgb(&picture).unwrap());
             let mask = write(format!("{item:02}.mask.png"), encode_png_index(&mask, None).unwrap());
             ImageEntry { file, mask: Some(Box::new(mask)), ..ImageEntry::default() }
@@ -77,6 +92,7 @@ fn params(encoder: &Value, train: &Value, test: &Value, change: Value) -> Value 
         "encoder": encoder, "train": train, "test": test, "size": 24, "epochs": 2, "batch": 4,
         "head": { "fcn": { "channels": 8, "dilation": 1 } },
         "optimizer": { "sgd": { "lr": 0.05 } }, "schedule": { "constant": {} },
+        "select": { "last": {} },
     });
     for (name, value) in change.as_object().unwrap() {
         params[name] = value.clone();
@@ -184,7 +200,11 @@ fn the_epoch_that_counts_is_chosen_as_said() {
     assert_eq!(held.metrics["epoch"], first_best(&held.series["holdout_miou"].y) as f64);
     assert_eq!(held.series["holdout_miou"].x.len(), 5);
 
-    let job = bench.job("official", "segment", params(&encoder, &train, &test, with(json!({ "profile": "official" }))));
+    let job = bench.job(
+        "official",
+        "segment",
+        params(&encoder, &train, &test, with(json!({ "profile": "official", "select": { "best_on_test": {} } }))),
+    );
     let ended = bench.run(&job);
     let warned = |m: &FromWorker| matches!(m, FromWorker::Log { level, text, .. } if level == "warn" && text.contains("best on test"));
     assert!(ended.said.iter().any(warned));
@@ -285,6 +305,13 @@ fn what_cannot_be_used_is_named() {
     let message = failed(&bench, &encoder, &bad, &good, json!({}));
     assert!(message.contains("`02.mask.png`: value 7 at column 2, row 1"), "{message}");
 
+    let unmasked = dataset(&mut bench, "unmasked", 4, |_, _, _| (), |manifest| manifest.entries[3].mask = None);
+    let message = failed(&bench, &encoder, &good, &unmasked, json!({}));
+    assert!(message.contains("1 of 4 pictures") && message.contains("`03.png` has no mask"), "{message}");
+
+    let message = failed(&bench, &encoder, &good, &good, json!({ "select": { "holdout": {} } }));
+    assert!(message.contains("4 pictures of which 1 are held out") && message.contains("`select = last`"), "{message}");
+
     let smaller = |item: u64, picture: &mut Picture, _: &mut IndexMask| {
         if item == 1 {
             *picture = picture.cropped(0, 0, 20, 20);
@@ -307,4 +334,30 @@ fn what_cannot_be_used_is_named() {
     let void = dataset(&mut bench, "nothing", 4, nothing, |_| ());
     let message = failed(&bench, &encoder, &void, &good, json!({}));
     assert!(message.contains("every pixel of train is void"), "{message}");
+    let message = failed(&bench, &encoder, &good, &void, json!({}));
+    assert!(message.contains("every pixel of test is void"), "{message}");
+    // Only what is held out is void: pictures 0 to 7 but one.
+    let mut found = false;
+    for kept in 0..8 {
+        let only = |item: u64, _: &mut Picture, mask: &mut IndexMask| {
+            if item == kept {
+                mask.data.fill(255);
+            }
+        };
+        let one = dataset(&mut bench, "one", 8, only, |_| ());
+        let change = json!({ "select": { "holdout": { "share": 0.1 } }, "epochs": 1 });
+        let ended = bench.run(&bench.job("x", "segment", params(&encoder, &one, &good, change)));
+        if let FromWorker::Failed { message, .. } = ended.last {
+            assert!(message.contains("every pixel of what is held out is void"), "{message}");
+            found = true;
+            break;
+        }
+    }
+    assert!(found);
+
+    let diverged = network();
+    let _ = diverged.need_network("test").unwrap().store.get("layer1.0.conv1.weight").unwrap().fill_(f64::NAN);
+    let diverged = bench.encoder(&diverged);
+    let message = failed(&bench, &diverged, &good, &good, json!({}));
+    assert!(message.contains("not finite in epoch 1 at step 1"), "{message}");
 }

@@ -1,0 +1,475 @@
+//! Finetuning of a dense network: epochs and steps, checkpoints that a stopped run goes on from, and which epoch counts.
+//!
+//! What is predicted, learned from and scored is a [`Task`]: classes for `segment`, metres for `depth`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use harness_protocol::Series;
+use harness_protocol::optimise;
+use harness_protocol::optimise::Schedule;
+use harness_protocol::steps::Select;
+use harness_views::loader::ordered;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor};
+
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::model::segmenter::Layout;
+use crate::model::{Network, Segmenter, Store, store};
+use crate::optim::Finetuner;
+use crate::seed;
+use crate::steps::overlay::spread;
+
+/// Test pictures whose predictions are kept to look at.
+const SHOWN: usize = 8;
+
+/// Predictions at the truth's own size, [height, width], by number of the picture.
+pub type Shown = BTreeMap<usize, Tensor>;
+
+/// Prepares the training views of an epoch's pictures, on loading threads.
+pub type Source<B> = Arc<dyn Fn(u64, &[usize]) -> Result<B> + Send + Sync>;
+
+/// A part of the data that is scored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Split {
+    /// Held out of train.
+    Held,
+    /// Reported on.
+    Test,
+}
+
+/// What is learned and how it is scored.
+pub trait Task {
+    /// Views of one step.
+    type Batch: Send + 'static;
+    /// What is known of a network's predictions.
+    type Score: Clone + Serialize + DeserializeOwned;
+    /// What epochs are compared by: the curves `test_NAME` and `holdout_NAME`.
+    const MEASURE: &'static str;
+
+    /// The number that epochs are compared by.
+    fn measure(&self, score: &Self::Score) -> f64;
+    /// Whether a number is better than another.
+    fn better(new: f64, old: f64) -> bool;
+    /// Pictures to learn from.
+    fn train(&self) -> usize;
+    /// Pictures of a split that is scored; 0 where nothing is held out.
+    fn count(&self, split: Split) -> usize;
+    /// Training views.
+    fn source(&self) -> Source<Self::Batch>;
+    /// The loss of a step; none where the batch has nothing to learn from.
+    ///
+    /// # Errors
+    /// libtorch's.
+    fn loss(&self, network: &Segmenter, batch: &Self::Batch) -> Result<Option<Tensor>>;
+    /// Scores a network, without a tensor of it moving; with the predictions of some pictures.
+    ///
+    /// # Errors
+    /// Files that changed, predictions that are not finite, cancelled, libtorch's.
+    fn score(&self, network: &Segmenter, split: Split, shown: &[usize]) -> Result<(Self::Score, Shown)>;
+}
+
+/// How a network is finetuned.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings<'a> {
+    /// What it is made of.
+    pub layout: &'a Layout,
+    /// How weights follow gradients.
+    pub optimizer: &'a optimise::Finetuner,
+    /// How the learning rate falls.
+    pub schedule: &'a Schedule,
+    /// Passes over train.
+    pub epochs: u64,
+    /// Pictures in a step.
+    pub batch: u64,
+    /// Epochs between two scorings.
+    pub every: u64,
+    /// Which epoch counts.
+    pub select: &'a Select,
+    /// Seed of head, order, dropout.
+    pub seed: u64,
+}
+
+/// The score of an epoch, from 1.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Scored<S> {
+    /// Epoch of the network, from 1.
+    pub epoch: u64,
+    /// Its score on test.
+    pub score: S,
+}
+
+/// What a finetuning ends with.
+#[derive(Debug)]
+pub struct Finished<S> {
+    /// The epoch that counts.
+    pub chosen: Scored<S>,
+    /// The last one.
+    pub last: Scored<S>,
+    /// The best on test.
+    pub test_best: Scored<S>,
+    /// Curves: `loss`, `test_NAME` and, where something was held out, `holdout_NAME`.
+    pub series: BTreeMap<String, Series>,
+    /// Predictions of the epoch that counts.
+    pub shown: Shown,
+    /// Pictures that went through the network.
+    pub seen: u64,
+}
+
+/// How many of `count` pictures are held out.
+pub fn held_out(select: &Select, count: usize) -> usize {
+    match select {
+        Select::Holdout(held) => ((count as f64 * held.share) as usize).max(1),
+        _ => 0,
+    }
+}
+
+/// Numbers of the pictures that are learned from and of those that are held out, `held` of `count` drawn by the seed, each
+/// in ascending order.
+///
+/// # Errors
+/// What is left is smaller than a batch.
+pub fn split(count: usize, held: usize, batch: u64, seed: u64) -> Result<(Vec<usize>, Vec<usize>)> {
+    let left = count.saturating_sub(held);
+    if (left as u64) < batch {
+        let what = if held > 0 { format!(" of which {held} are held out") } else { String::new() };
+        let out = if held > 0 { "; `select = last` holds nothing out" } else { "" };
+        return Err(format!(
+            "a batch of {batch} is larger than the dataset of {count} pictures{what}; lower `batch` or use more \
+             pictures{out}"
+        )
+        .into());
+    }
+    let mut order = seed::permutation(seed, "held out", 0, 0, count);
+    let mut out = order.split_off(left);
+    order.sort_unstable();
+    out.sort_unstable();
+    Ok((order, out))
+}
+
+/// What the network computed on test in the epoch that counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Chosen {
+    Last,
+    Held,
+    Test,
+}
+
+/// Where a run stands, beside its tensors. Epochs and steps count from 0 and name the next one to do.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Place<S> {
+    /// Key of the action, so that no other run goes on from here.
+    key: String,
+    epoch: u64,
+    step: u64,
+    /// Sum of the losses of the epoch's steps so far.
+    sum: f64,
+    /// Mean loss of the epochs done.
+    losses: Vec<f64>,
+    /// Epochs that were scored (from 1), with what is measured on test and on what is held out.
+    test: Vec<(u64, f64)>,
+    held: Vec<(u64, f64)>,
+    /// Scores on test of the last scored epoch, of the best on test, and of the best on what is held out.
+    last: Option<Scored<S>>,
+    test_best: Option<Scored<S>>,
+    held_best: Option<Scored<S>>,
+}
+
+impl<S> Place<S> {
+    fn start(key: &str) -> Self {
+        Self {
+            key: key.into(),
+            epoch: 0,
+            step: 0,
+            sum: 0.0,
+            losses: Vec::new(),
+            test: Vec::new(),
+            held: Vec::new(),
+            last: None,
+            test_best: None,
+            held_best: None,
+        }
+    }
+}
+
+/// Finetunes a copy of `network` to the last epoch, from where it was stopped if it was, and chooses the epoch that counts.
+///
+/// # Errors
+/// A loss that is not finite, cancelled (a checkpoint is written then), what the task fails with.
+pub fn finetune<T: Task>(
+    context: &Context,
+    task: &T,
+    network: &Network,
+    settings: Settings,
+) -> Result<Finished<T::Score>> {
+    let mut run = Run::start(context, task, network, settings)?;
+    run.train()?;
+    run.finished()
+}
+
+/// A running finetuning.
+struct Run<'a, T: Task> {
+    context: &'a Context<'a>,
+    task: &'a T,
+    settings: Settings<'a>,
+    /// Steps of an epoch.
+    steps: u64,
+    segmenter: Segmenter,
+    optimizer: Finetuner,
+    chosen: Chosen,
+    place: Place<T::Score>,
+    /// Predictions of the epoch that counts so far.
+    shown: Shown,
+}
+
+impl<'a, T: Task> Run<'a, T> {
+    /// From the checkpoint in the work folder, else from the beginning.
+    fn start(context: &'a Context<'a>, task: &'a T, network: &Network, settings: Settings<'a>) -> Result<Self> {
+        let mut run = Self::fresh(context, task, network, settings)?;
+        if run.checkpoint().is_file() {
+            match run.restore() {
+                Ok(true) => {
+                    context.info(format!("going on from epoch {}, step {}", run.place.epoch + 1, run.place.step + 1));
+                }
+                Ok(false) => context.info("the checkpoint belongs to another run; starting from the beginning"),
+                Err(error) => {
+                    context.warn(format!("the checkpoint cannot be used, starting from the beginning: {error}"));
+                    run = Self::fresh(context, task, network, settings)?;
+                }
+            }
+        }
+        Ok(run)
+    }
+
+    fn fresh(context: &'a Context<'a>, task: &'a T, network: &Network, settings: Settings<'a>) -> Result<Self> {
+        let segmenter = Segmenter::new(&network.store, settings.layout, settings.seed, context.device)?;
+        let optimizer = Finetuner::new(segmenter.store.parameters(), settings.optimizer);
+        let chosen = match settings.select {
+            Select::Last(_) => Chosen::Last,
+            Select::Holdout(_) => Chosen::Held,
+            Select::BestOnTest(_) => Chosen::Test,
+        };
+        let steps = task.train() as u64 / settings.batch;
+        let (place, shown) = (Place::start(&context.job.key), Shown::new());
+        Ok(Self { context, task, settings, steps, segmenter, optimizer, chosen, place, shown })
+    }
+
+    fn checkpoint(&self) -> PathBuf {
+        self.context.job.work_dir.join("checkpoint.safetensors")
+    }
+
+    /// Writes everything that the rest of the run depends on.
+    fn save(&self) -> Result<()> {
+        let tensors = self.segmenter.store.tensors().iter();
+        let mut tensors: BTreeMap<String, Tensor> =
+            tensors.map(|(name, tensor)| (format!("network/{name}"), tensor.detach())).collect();
+        let state = self.optimizer.state().iter();
+        tensors.extend(state.map(|(name, tensor)| (format!("optimizer/{name}"), tensor.shallow_clone())));
+        let shown = self.shown.iter();
+        tensors.extend(shown.map(|(index, predicted)| (format!("shown/{index}"), predicted.shallow_clone())));
+        let header = serde_json::to_string(&self.place).map_err(|error| error.to_string())?;
+        store::write_atomic(&self.checkpoint(), &store::encode(&tensors, Some(&header))?)
+    }
+
+    /// Takes a checkpoint; false if it is another run's.
+    fn restore(&mut self) -> Result<bool> {
+        let (tensors, header) = store::read(&self.checkpoint())?;
+        let header = header.ok_or("it does not say where it stands")?;
+        let place: Place<T::Score> = serde_json::from_str(&header).map_err(|error| error.to_string())?;
+        if place.key != self.place.key {
+            return Ok(false);
+        }
+        let (mut network, mut state, mut shown) = (Store::default(), BTreeMap::new(), Shown::new());
+        for (name, tensor) in tensors {
+            match name.split_once('/') {
+                Some(("network", name)) => network.insert(name, tensor),
+                Some(("optimizer", name)) => {
+                    state.insert(name.to_string(), tensor);
+                }
+                Some(("shown", index)) if tensor.dim() == 2 => {
+                    shown.insert(index.parse().map_err(|_| format!("`{name}` is no prediction"))?, tensor);
+                }
+                _ => return Err(format!("it has a tensor `{name}`, which no finetuning has").into()),
+            }
+        }
+        self.segmenter.store.assign(&network)?;
+        self.optimizer.restore(state)?;
+        (self.place, self.shown) = (place, shown);
+        Ok(true)
+    }
+
+    /// Trains to the last epoch and scores on the way.
+    fn train(&mut self) -> Result<()> {
+        let (context, settings, steps) = (self.context, self.settings, self.steps);
+        let Settings { epochs, batch, seed, .. } = settings;
+        let first = self.place.epoch * steps + self.place.step;
+        let total = epochs * steps;
+        let (source, count, each) = (self.task.source(), self.task.train(), batch as usize);
+        // A thread prepares a whole batch, while the network learns from the one before.
+        let mut batches = ordered(context.threads(), context.threads(), (first..total).collect(), move |at: u64| {
+            let (epoch, step) = (at / steps, (at % steps) as usize);
+            let order = seed::permutation(seed, "order", epoch, 0, count);
+            source(epoch, &order[step * each..(step + 1) * each])
+        });
+        // A run that was stopped between an epoch's end and its score.
+        self.score_if_due()?;
+        for at in first..total {
+            let (epoch, step) = (at / steps, at % steps);
+            if context.cancelled() {
+                self.save()?;
+                return Err(Error::Cancelled);
+            }
+            let views = batches.next().ok_or("the loading threads ended early")???;
+            let lr = settings.schedule.rate(settings.optimizer.lr(), epoch, epochs);
+            seed::reseed(seed, "dropout", at);
+            let loss = self.step(&views, lr)?;
+            if !loss.is_finite() {
+                return Err(format!(
+                    "the loss is not finite in epoch {} at step {} (learning rate {lr}); lower `optimizer.lr`",
+                    epoch + 1,
+                    step + 1
+                )
+                .into());
+            }
+            self.place.sum += loss;
+            self.place.step = step + 1;
+            context.progress(&format!("epoch {}/{epochs}", epoch + 1), (at + 1) * batch, total * batch, "pictures");
+            if step + 1 == steps {
+                let mean = self.place.sum / steps as f64;
+                self.place.losses.push(mean);
+                (self.place.epoch, self.place.step, self.place.sum) = (epoch + 1, 0, 0.0);
+                self.save()?;
+                context.metric("loss", (epoch + 1) as f64, mean);
+                self.score_if_due()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One step; its loss, 0 where there is nothing to learn from.
+    fn step(&mut self, batch: &T::Batch, lr: f64) -> Result<f64> {
+        let Some(loss) = self.task.loss(&self.segmenter, batch)? else { return Ok(0.0) };
+        let value = loss.double_value(&[]);
+        if value.is_finite() {
+            self.optimizer.descend(&loss, lr)?;
+        }
+        Ok(value)
+    }
+
+    /// Scores the network if its epoch is one to be scored and was not yet.
+    fn score_if_due(&mut self) -> Result<()> {
+        let epoch = self.place.epoch;
+        let scored = self.place.last.as_ref().map_or(0, |score| score.epoch);
+        let due = epoch % self.settings.every == 0 || epoch == self.settings.epochs;
+        if epoch == 0 || self.place.step != 0 || scored == epoch || !due {
+            return Ok(());
+        }
+        let held = match self.task.count(Split::Held) {
+            0 => None,
+            _ => Some(self.task.score(&self.segmenter, Split::Held, &[])?.0),
+        };
+        let shown = spread(self.task.count(Split::Test), SHOWN);
+        let (score, shown) = self.task.score(&self.segmenter, Split::Test, &shown)?;
+        let value = self.task.measure(&score);
+        let score = Scored { epoch, score };
+
+        // Of several equal ones the first is the best.
+        let best = |points: &[(u64, f64)], new: f64| points.iter().all(|(_, old)| T::better(new, *old));
+        let best_on_test = best(&self.place.test, value);
+        self.place.test.push((epoch, value));
+        self.context.metric(&format!("test_{}", T::MEASURE), epoch as f64, value);
+        let mut best_held = false;
+        if let Some(held) = held {
+            let value = self.task.measure(&held);
+            best_held = best(&self.place.held, value);
+            self.place.held.push((epoch, value));
+            self.context.metric(&format!("holdout_{}", T::MEASURE), epoch as f64, value);
+        }
+        if best_on_test {
+            self.place.test_best = Some(score.clone());
+        }
+        if best_held {
+            self.place.held_best = Some(score.clone());
+        }
+        self.place.last = Some(score);
+        let counts = match self.chosen {
+            Chosen::Last => true,
+            Chosen::Held => best_held,
+            Chosen::Test => best_on_test,
+        };
+        if counts {
+            self.shown = shown;
+        }
+        self.save()
+    }
+
+    fn finished(self) -> Result<Finished<T::Score>> {
+        let Self { context, task, settings, steps, chosen, place, shown, .. } = self;
+        let missing = "no epoch was scored; this is a defect of harness";
+        let last = place.last.ok_or(missing)?;
+        let test_best = place.test_best.ok_or(missing)?;
+        let chosen = match chosen {
+            Chosen::Last => last.clone(),
+            Chosen::Test => {
+                context.warn(format!(
+                    "the network of epoch {} counts because it is best on test: `{}` is better than the method is",
+                    test_best.epoch,
+                    T::MEASURE
+                ));
+                test_best.clone()
+            }
+            Chosen::Held => place.held_best.ok_or(missing)?,
+        };
+        let curve = |points: &[(u64, f64)]| Series {
+            x: points.iter().map(|(epoch, _)| *epoch as f64).collect(),
+            y: points.iter().map(|(_, value)| *value).collect(),
+            x_label: "epoch".into(),
+        };
+        let losses: Vec<(u64, f64)> = (1..).zip(place.losses.iter().copied()).collect();
+        let mut series = BTreeMap::from([
+            ("loss".to_string(), curve(&losses)),
+            (format!("test_{}", T::MEASURE), curve(&place.test)),
+        ]);
+        if !place.held.is_empty() {
+            series.insert(format!("holdout_{}", T::MEASURE), curve(&place.held));
+        }
+        let scored = task.count(Split::Test) + task.count(Split::Held);
+        let seen = place.epoch * steps * settings.batch + place.test.len() as u64 * scored as u64;
+        Ok(Finished { chosen, last, test_best, series, shown, seen })
+    }
+}
+
+/// Normalises pictures for a network.
+#[derive(Clone, Copy, Debug)]
+pub struct Input {
+    /// Mean of its input, per channel.
+    pub mean: [f64; 3],
+    /// Standard deviation, per channel.
+    pub std: [f64; 3],
+    /// Where it computes.
+    pub device: Device,
+}
+
+impl Input {
+    /// What a network takes.
+    pub fn of(network: &Network, device: Device) -> Self {
+        Self { mean: network.mean, std: network.std, device }
+    }
+
+    /// Pictures of one size, one after the other, as a normalised tensor [count, 3, height, width], its channels last in
+    /// memory.
+    ///
+    /// # Errors
+    /// libtorch's, such as too little memory.
+    pub fn tensor(&self, bytes: &[u8], width: usize, height: usize) -> Result<Tensor> {
+        let count = bytes.len() / (3 * width * height).max(1);
+        let row = |values: [f64; 3]| Tensor::from_slice(&values.map(|v| v as f32)).to_device(self.device);
+        let shape = [count as i64, height as i64, width as i64, 3];
+        let bytes = Tensor::f_from_data_size(bytes, &shape, Kind::Uint8)?;
+        let unit = bytes.f_to_device(self.device)?.to_kind(Kind::Float) / 255.0;
+        Ok(((unit - row(self.mean)) / row(self.std)).permute([0, 3, 1, 2]))
+    }
+}
