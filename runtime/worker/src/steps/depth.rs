@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use harness_protocol::Outcome;
 use harness_protocol::steps::{Depth as Params, Select};
+use harness_protocol::{Outcome, StepKind};
 use harness_views::Stream;
 use harness_views::loader::ordered;
 use tch::{Kind, Reduction, Tensor};
@@ -176,7 +176,7 @@ fn splits<'a>(
     test: &Images,
 ) -> Result<Task<'a>> {
     let held = finetune::held_out(&select, train.len());
-    let (learned, out) = finetune::split(train.len(), held, params.batch, params.seed)?;
+    let (learned, out) = finetune::split(Params::KIND, train.len(), held, params.batch, params.seed)?;
     let all = Views::check(context, train, "train", params.profile)?;
     let test = Views::check(context, test, "test", params.profile)?;
     if out.is_empty() {
@@ -197,7 +197,7 @@ fn splits<'a>(
 fn batch(views: &Views, params: &Params, epoch: u64, indices: &[usize]) -> Result<Batch> {
     let mut batch = Batch::default();
     for (&index, at) in indices.iter().zip(0..) {
-        let stream = Stream::new(params.seed, "depth", epoch, index as u64, 0);
+        let stream = Stream::new(params.seed, Params::KIND, "augment", epoch, index as u64, 0);
         let view = augmented(&*views.get(index)?, &params.augment, stream);
         let (width, height) = (view.picture.width, view.picture.height);
         if at == 0 {

@@ -127,12 +127,12 @@ pub fn held_out(select: &Select, count: usize) -> usize {
     }
 }
 
-/// Numbers of the pictures that are learned from and of those that are held out, `held` of `count` drawn by the seed, each
-/// in ascending order.
+/// Numbers of the pictures that are learned from and of those that are held out, `held` of `count` drawn by the seed of a
+/// step of this kind, each in ascending order.
 ///
 /// # Errors
 /// What is left is smaller than a batch.
-pub fn split(count: usize, held: usize, batch: u64, seed: u64) -> Result<(Vec<usize>, Vec<usize>)> {
+pub fn split(kind: &str, count: usize, held: usize, batch: u64, seed: u64) -> Result<(Vec<usize>, Vec<usize>)> {
     let left = count.saturating_sub(held);
     if (left as u64) < batch {
         let what = if held > 0 { format!(" of which {held} are held out") } else { String::new() };
@@ -143,7 +143,7 @@ pub fn split(count: usize, held: usize, batch: u64, seed: u64) -> Result<(Vec<us
         )
         .into());
     }
-    let mut order = seed::permutation(seed, "held out", 0, 0, count);
+    let mut order = seed::permutation(seed, kind, "held out", 0, 0, count);
     let mut out = order.split_off(left);
     order.sort_unstable();
     out.sort_unstable();
@@ -309,9 +309,11 @@ impl<'a, T: Task> Run<'a, T> {
         let total = epochs * steps;
         let (source, count, each) = (self.task.source(), self.task.train(), batch as usize);
         // A thread prepares a whole batch, while the network learns from the one before.
+        let kind = context.job.kind.as_str();
+        let owned = kind.to_string();
         let mut batches = ordered(context.threads(), context.threads(), (first..total).collect(), move |at: u64| {
             let (epoch, step) = (at / steps, (at % steps) as usize);
-            let order = seed::permutation(seed, "order", epoch, 0, count);
+            let order = seed::permutation(seed, &owned, "order", epoch, 0, count);
             source(epoch, &order[step * each..(step + 1) * each])
         });
         // A run that was stopped between an epoch's end and its score.
@@ -324,7 +326,7 @@ impl<'a, T: Task> Run<'a, T> {
             }
             let views = batches.next().ok_or("the loading threads ended early")???;
             let lr = settings.schedule.rate(settings.optimizer.lr(), epoch, epochs);
-            seed::reseed(seed, "dropout", at);
+            seed::reseed(seed, kind, "dropout", at);
             let loss = self.step(&views, lr)?;
             if !loss.is_finite() {
                 return Err(format!(

@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use harness_protocol::Outcome;
 use harness_protocol::steps::{Segment as Params, SegmentAugment};
+use harness_protocol::{Outcome, StepKind};
 use harness_views::Stream;
 use tch::{Kind, Reduction, Tensor};
 
@@ -196,7 +196,7 @@ fn splits<'a>(
     test: &Images,
 ) -> Result<Task<'a>> {
     let held = finetune::held_out(&params.select, train.len());
-    let (learned, out) = finetune::split(train.len(), held, params.batch, params.seed)?;
+    let (learned, out) = finetune::split(Params::KIND, train.len(), held, params.batch, params.seed)?;
     let all = Pairs::check(context, train, "train", params.profile)?;
     let test = Pairs::check(context, test, "test", params.profile)?;
     all.warn(context, "train");
@@ -223,7 +223,7 @@ fn views(pairs: &Pairs, params: &Params, epoch: u64, indices: &[usize]) -> Resul
     let size = params.size.unwrap_or_default() as usize;
     let mut batch = Batch::default();
     for (&index, at) in indices.iter().zip(0..) {
-        let stream = Stream::new(params.seed, "segment", epoch, index as u64, 0);
+        let stream = Stream::new(params.seed, Params::KIND, "augment", epoch, index as u64, 0);
         let view = augmented(&*pairs.get(index)?, &params.augment, params.profile, size, stream);
         if at == 0 {
             (batch.width, batch.height) = (view.picture.width, view.picture.height);

@@ -15,7 +15,7 @@ use crate::testing::Bench;
 /// unknown.
 fn scene(item: u64) -> (Picture, Grid) {
     let (width, height) = (24, 16);
-    let border = 6 + Stream::new(3, "scene", 0, item, 0).below(12) as usize;
+    let border = 6 + Stream::new(3, "test", "scene", 0, item, 0).below(12) as usize;
     let left = |i: usize| i % width < border;
     let data = (0..width * height).flat_map(|i| if left(i) { [200, 40, 40] } else { [40, 40, 200] }).collect();
     let known = |i: usize| if left(i) { 1.5 } else { 4.0 };

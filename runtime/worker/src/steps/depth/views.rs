@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn picture_and_depth_move_together_and_come_nearer() {
-        let stream = || Stream::new(1, "test", 0, 0, 0);
+        let stream = || Stream::new(1, "test", "test", 0, 0, 0);
         let view = stairs(8, 4);
         let flipped = augmented(&view, &with(1.0, &[1.0]), stream());
         assert_eq!(flipped.depth[..8], [8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0]);
@@ -213,7 +213,7 @@ mod tests {
         assert_eq!(far.depth[8..16], [0.0, 0.0, 2.0, 6.0, 10.0, 14.0, 0.0, 0.0]);
         assert_eq!(far.picture.at(0, 1), [0, 0, 0]);
         let mut drawn: Vec<u32> = (0..60)
-            .map(|item| augmented(&view, &with(0.5, &[1.0, 2.0]), Stream::new(1, "test", 0, item, 0)).depth[0])
+            .map(|item| augmented(&view, &with(0.5, &[1.0, 2.0]), Stream::new(1, "test", "test", 0, item, 0)).depth[0])
             .map(|depth| (2.0 * depth) as u32)
             .collect();
         drawn.sort_unstable();
