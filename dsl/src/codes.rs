@@ -83,7 +83,7 @@ pub const EXPLANATIONS: &[(&str, &str)] = &[
     ),
     (
         "E0124",
-        "A figure that cannot be drawn.\n\n    figure f { y = [moco.knn_top1, moco.loss.last] }\n\n`y` are curves, drawn over what they count, or numbers, drawn as bars or, with `x`, as points.",
+        "A figure that cannot be drawn.\n\n    figure f { y = [moco.knn_top1, moco.loss.last] }\n\n`y` are curves, drawn over what they count, or numbers, drawn as bars, with `x` as points, or with `baseline` (a member) as differences from it within each replicate.",
     ),
     (
         "W0203",

@@ -38,6 +38,9 @@ pub struct Verdict {
     pub detail: String,
     /// Of the comparison that decides: the mean difference and its interval. None for a single pair.
     pub difference: Option<Interval>,
+    /// Of the same comparison: the difference within each replicate.
+    #[serde(default)]
+    pub pairs: Vec<f64>,
     /// Whether some comparison rests on one pair, and so is a plain comparison that never holds.
     pub single: bool,
     /// The numbers that are not there, as `metric of step` labels.
@@ -105,6 +108,7 @@ pub fn evaluate_claim(claim: &Claim, value: &dyn Fn(usize, &str, Pick) -> Option
         outcome,
         detail,
         difference: deciding.and_then(|finding| finding.difference),
+        pairs: deciding.map(|finding| finding.pairs.clone()).unwrap_or_default(),
         single: findings.iter().any(|finding| finding.single),
         missing,
     }
@@ -115,6 +119,7 @@ struct Finding {
     outcome: Outcome,
     detail: String,
     difference: Option<Interval>,
+    pairs: Vec<f64>,
     single: bool,
     missing: Vec<String>,
 }
@@ -125,6 +130,7 @@ impl Finding {
             outcome: Outcome::Undecided,
             detail: detail.into(),
             difference: None,
+            pairs: Vec::new(),
             single: false,
             missing: Vec::new(),
         }
@@ -189,15 +195,12 @@ fn decide(differences: &[f64], relation: Relation) -> Finding {
                 if satisfied { ": satisfied, but one pair proves nothing" } else { "" }
             ),
             difference: None,
+            pairs: differences.to_vec(),
             single: true,
             missing: Vec::new(),
         };
     };
-    // A spread of zero has a point for an interval; Student's t would multiply the zero anyway.
-    let half = match StudentsT::new(0.0, 1.0, (n - 1) as f64) {
-        Ok(student) if sd > 0.0 => student.inverse_cdf(0.975) * sd / (n as f64).sqrt(),
-        _ => 0.0,
-    };
+    let half = half_width(sd / (n as f64).sqrt(), (n - 1) as f64);
     let interval = Interval { mean: summary.mean, low: summary.mean - half, high: summary.mean + half, n };
     let (low, high) = (satisfies(interval.low, relation), satisfies(interval.high, relation));
     let outcome = match (low, high) {
@@ -214,7 +217,41 @@ fn decide(differences: &[f64], relation: Relation) -> Finding {
     if sd == 0.0 {
         detail.push_str(", all differences equal");
     }
-    Finding { outcome, detail, difference: Some(interval), single: false, missing: Vec::new() }
+    let pairs = differences.to_vec();
+    Finding { outcome, detail, difference: Some(interval), pairs, single: false, missing: Vec::new() }
+}
+
+/// Half of the 95 % interval around a mean with this standard error, by Student's t. Without spread it is a point.
+fn half_width(error: f64, freedom: f64) -> f64 {
+    match StudentsT::new(0.0, 1.0, freedom) {
+        Ok(student) if error > 0.0 => student.inverse_cdf(0.975) * error,
+        _ => 0.0,
+    }
+}
+
+/// The mean of differences taken within pairs, with its 95 % interval (Student's t with n - 1 degrees of freedom); none
+/// for fewer than two, or where one is not finite.
+pub fn paired_interval(differences: &[f64]) -> Option<Interval> {
+    let Summary { mean, sd, n } = summarise(differences);
+    let half = half_width(sd? / (n as f64).sqrt(), (n - 1) as f64);
+    (mean.is_finite() && half.is_finite()).then_some(Interval { mean, low: mean - half, high: mean + half, n })
+}
+
+/// The difference of the means of two independent samples, the second less the first, with its 95 % interval (Welch's
+/// t: unequal variances, degrees of freedom after Welch and Satterthwaite); none where either has fewer than two values.
+/// `n` counts both.
+pub fn welch_interval(first: &[f64], second: &[f64]) -> Option<Interval> {
+    let (a, b) = (summarise(first), summarise(second));
+    let (va, vb) = (a.sd?.powi(2) / a.n as f64, b.sd?.powi(2) / b.n as f64);
+    let freedom = (va + vb).powi(2) / (va.powi(2) / (a.n - 1) as f64 + vb.powi(2) / (b.n - 1) as f64);
+    let mean = b.mean - a.mean;
+    let half = half_width((va + vb).sqrt(), freedom);
+    (mean.is_finite() && half.is_finite()).then_some(Interval {
+        mean,
+        low: mean - half,
+        high: mean + half,
+        n: a.n + b.n,
+    })
 }
 
 /// Whether a difference of left and right side satisfies the comparison. Each relation is a half line, so an

@@ -26,7 +26,7 @@ pub use catalog::{Catalog, Field, Kind, Metric, Output, Type, Variant};
 pub use checker::check;
 pub use codes::{EXPLANATIONS, explain};
 pub use diagnostic::{Diagnostic, Fix, Related, Severity};
-pub use evaluate::{Interval, Outcome, Summary, Verdict, evaluate_claim, summarise};
+pub use evaluate::{Interval, Outcome, Summary, Verdict, evaluate_claim, paired_interval, summarise, welch_interval};
 pub use format::format;
 pub use program::{
     Aggregate, Arithmetic, Axis, Cell, CellRef, Claim, Column, Comparison, Condition, Drawing, Expression, Figure,

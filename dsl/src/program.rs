@@ -23,12 +23,17 @@ pub struct Program {
 }
 
 impl Program {
-    /// The same program with other steps, in which the one that was at `i` is at `place[i]`: tables and claims follow.
+    /// The same program with other steps, in which the one that was at `i` is at `place[i]`: tables, figures and claims
+    /// follow.
     pub fn with_steps(mut self, steps: Vec<Step>, place: &[usize]) -> Self {
         let follow = |cells: &mut Vec<CellRef>| cells.iter_mut().for_each(|cell| cell.step = place[cell.step]);
         for cell in self.tables.iter_mut().flat_map(|table| &mut table.rows).flat_map(|row| &mut row.cells) {
             follow(&mut cell.values);
             follow(&mut cell.floor);
+        }
+        for drawing in self.figures.iter_mut().flat_map(|figure| &mut figure.drawings) {
+            follow(&mut drawing.cells);
+            follow(&mut drawing.x);
         }
         let comparisons = self.claims.iter_mut().flat_map(|claim| &mut claim.condition.comparisons);
         comparisons.for_each(|comparison| {
@@ -130,6 +135,9 @@ pub struct Figure {
     pub curves: bool,
     /// What the numbers are drawn over, as points; bars without it.
     pub over: Option<Column>,
+    /// The member whose numbers are taken from those of the others, replicate by replicate: paired differences.
+    #[serde(default)]
+    pub baseline: Option<String>,
     /// What is drawn, in the order written.
     pub columns: Vec<Column>,
     /// The lines, bars or points.
@@ -145,7 +153,8 @@ pub struct Drawing {
     pub label: String,
     /// One for each replicate.
     pub cells: Vec<CellRef>,
-    /// What it is drawn over, one for each replicate; empty for curves and bars.
+    /// What it is drawn over, or, with a baseline, what is taken from it, one for each replicate; empty for curves and
+    /// bars.
     pub x: Vec<CellRef>,
 }
 

@@ -10,6 +10,7 @@ pub mod graph;
 pub mod history;
 pub mod lsp;
 pub mod plan;
+pub mod report;
 pub mod serve;
 pub mod show;
 pub mod status;
@@ -83,6 +84,8 @@ pub enum Command {
     /// Look after the cache
     #[command(subcommand)]
     Cache(cache::CacheCommand),
+    /// Write what is known of a file: a page, Markdown, tables and figures for a paper, every number
+    Report(report::Report),
     /// Write a run with its results as one archive, or its numbers as a table
     Export(export::Export),
     /// Take in an archive that `export` wrote, checking every byte

@@ -61,6 +61,7 @@ fn main() -> ExitCode {
         cli::Command::Explain { code } => describe::explain(&code),
         cli::Command::Describe { kind } => describe::kind(kind.as_deref()),
         cli::Command::Cache(command) => cli::cache::cache(&command),
+        cli::Command::Report(arguments) => cli::report::report(&arguments),
         cli::Command::Export(arguments) => cli::export::export(&arguments),
         cli::Command::Import(arguments) => cli::export::import(&arguments),
         cli::Command::Completions(arguments) => cli::completions::completions(&arguments),

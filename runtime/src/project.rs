@@ -14,6 +14,8 @@ pub struct Project {
     pub catalog: Catalog,
     /// The file.
     pub file: PathBuf,
+    /// What it says, without its program.
+    pub text: text::Text,
     /// What it means.
     pub program: Program,
     /// The configuration.
@@ -51,7 +53,7 @@ impl Project {
         }
         let Some(program) = text.checked.program.take() else { return Ok(None) };
         let (cache, config) = cache(Some(file), named)?;
-        Ok(Some(Self { catalog, file: file.to_path_buf(), program, config, cache }))
+        Ok(Some(Self { catalog, file: file.to_path_buf(), text, program, config, cache }))
     }
 
     /// How the wanted steps stand, without computing any: datasets are looked at, keys made, results looked up.
@@ -59,7 +61,12 @@ impl Project {
     /// # Errors
     /// The cache cannot be read.
     pub fn look(&self, wanted: &[bool]) -> Result<Vec<State>> {
-        let request = Request {
+        engine::run(&self.request(wanted), &mut |_| ())
+    }
+
+    /// What is asked when nothing is to be computed.
+    pub fn request(&self, wanted: &[bool]) -> Request<'_> {
+        Request {
             program: &self.program,
             catalog: &self.catalog,
             config: &self.config,
@@ -75,8 +82,7 @@ impl Project {
             logs: self.cache.dir().join("runs"),
             cancel: Default::default(),
             hurry: Default::default(),
-        };
-        engine::run(&request, &mut |_| ())
+        }
     }
 
     /// What would run the file, for messages.

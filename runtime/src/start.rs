@@ -8,7 +8,7 @@ use crate::run::{Request, State};
 use crate::{catalog, devices, project, run as engine, runs, summary, tensorboard, text, worker};
 use anyhow::{Context as _, Result};
 use harness_cache::Cache;
-use harness_dsl::{Pick, Severity, evaluate_claim, render};
+use harness_dsl::{Pick, Severity, render};
 use harness_protocol::{Executor, steps};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -189,19 +189,7 @@ pub fn run(arguments: &cli::Run) -> Result<ExitCode> {
         states.iter().zip(&request.wanted).filter(|(state, wanted)| **wanted && state.status == status).count()
     };
     let failed = count(Status::Failed);
-    let claims: Vec<_> = program
-        .claims
-        .iter()
-        .map(|claim| {
-            // Claims speak in the units of tables: shares in percent.
-            let value = |step: usize, metric: &str, pick: Pick| {
-                let kind = request.catalog.kind(&program.steps[step].kind);
-                let percent = kind.and_then(|kind| kind.metric(metric)).is_some_and(|metric| metric.percent);
-                number(&states[step], step, metric, pick, &request).map(|v| if percent { v * 100.0 } else { v })
-            };
-            (claim, evaluate_claim(claim, &value))
-        })
-        .collect();
+    let claims = summary::verdicts(&request, &states);
     let outcomes =
         claims.iter().map(|(claim, verdict)| (claim.text.clone(), summary::outcome(verdict).to_string())).collect();
     let wall_s = start.elapsed().as_secs_f64();

@@ -1,5 +1,7 @@
 //! From the states of a run to the summary that is rendered.
 
+pub mod figures;
+
 use crate::datasets;
 use crate::events::Status;
 use crate::run::{Request, State};
@@ -7,15 +9,20 @@ use crate::start::number;
 use crate::text::Text;
 use anyhow::{Context as _, Result};
 use harness_cache::Hasher;
-use harness_dsl::{CellRef, Claim, Column, Outcome, Pick, Verdict};
+use harness_dsl::ide::{TokenKind, semantic_tokens};
+use harness_dsl::{CellRef, Claim, Column, Expression, Outcome, Pick, Verdict, evaluate_claim};
 use harness_protocol::Gallery;
 use harness_report as page;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// Bytes of pictures that one page carries at most.
-const MOST_PICTURE_BYTES: usize = 24 << 20;
+/// Bytes of pictures that one page carries at most, so that it stays below 20 MB.
+const MOST_PICTURE_BYTES: usize = 16 << 20;
+/// Larger manifests are not read for the names of their classes.
+const LARGEST_READ: u64 = 16 << 20;
+/// Confusion matrices that one page shows.
+const MOST_CONFUSIONS: usize = 12;
 
 /// The word for a verdict.
 pub fn outcome(verdict: &Verdict) -> &'static str {
@@ -44,6 +51,17 @@ pub fn machine() -> String {
     format!("{model}, {cores} cores{memory}")
 }
 
+/// The claims decided by what is known. They speak in the units of tables: shares in percent.
+pub fn verdicts<'a>(request: &Request<'a>, states: &[State]) -> Vec<(&'a Claim, Verdict)> {
+    let program = request.program;
+    let value = |step: usize, metric: &str, pick: Pick| {
+        let kind = request.catalog.kind(&program.steps[step].kind);
+        let percent = kind.and_then(|kind| kind.metric(metric)).is_some_and(|metric| metric.percent);
+        number(&states[step], step, metric, pick, request).map(|v| if percent { v * 100.0 } else { v })
+    };
+    program.claims.iter().map(|claim| (claim, evaluate_claim(claim, &value))).collect()
+}
+
 /// Everything the page shows.
 pub fn build(
     request: &Request<'_>,
@@ -68,32 +86,213 @@ pub fn build(
         title: text.file.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned()),
         file: text.file.display().to_string(),
         source_text: text.text.clone(),
+        source: source(request, text),
+        about: about(&text.text),
         generated: jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC").to_string(),
         version: env!("CARGO_PKG_VERSION").into(),
         run,
         params: program.params.iter().map(|(name, value)| (name.clone(), value.to_string())).collect(),
         tables: program.tables.iter().map(|table| self::table(table, request, states)).collect(),
-        claims: claims
-            .iter()
-            .map(|(claim, verdict)| page::Claim {
+        claims: told(request, text, states, claims),
+        figures: figures::figures(request, states, claims),
+        galleries: galleries(request, states),
+        steps: steps(request, states),
+        costs: costs(request, states),
+        warnings,
+    }
+}
+
+/// The comment that a text begins with, as prose.
+fn about(text: &str) -> String {
+    let lines = text.lines().take_while(|line| line.starts_with('#'));
+    let lines: Vec<&str> = lines.map(|line| line.trim_start_matches('#').trim()).collect();
+    // Lines of a paragraph flow; an empty line ends it.
+    let mut out = String::new();
+    for line in lines {
+        match line {
+            "" => out.push_str("\n\n"),
+            line => {
+                if !out.is_empty() && !out.ends_with('\n') {
+                    out.push(' ');
+                }
+                out.push_str(line);
+            }
+        }
+    }
+    out.trim().into()
+}
+
+/// The text in pieces: coloured by what they are, steps, tables, figures and claims linked to their results.
+fn source(request: &Request<'_>, text: &Text) -> Vec<page::Piece> {
+    let program = request.program;
+    // By first byte in the text itself; what an import declares is in another one.
+    let mut links: BTreeMap<usize, (String, String)> = BTreeMap::new();
+    for step in program.steps.iter().filter(|step| !step.implied && step.span.source == 0 && request.wanted[step.id]) {
+        let members = program.steps.iter().filter(|other| !other.implied && other.span == step.span).count();
+        let results =
+            if members == 1 { "its result".to_string() } else { format!("the first of its {members} results") };
+        links.entry(step.span.start).or_insert((format!("#step-{}", step.id), results));
+    }
+    for (index, claim) in program.claims.iter().enumerate().filter(|(_, claim)| claim.span.source == 0) {
+        links.insert(claim.span.start, (format!("#claim-{}", index + 1), "its verdict".into()));
+    }
+    let mut pieces: Vec<page::Piece> = Vec::new();
+    let (mut at, mut shows) = (0, "");
+    for token in semantic_tokens(&text.text) {
+        let (Some(between), Some(own)) = (text.text.get(at..token.start), text.text.get(token.start..token.end)) else {
+            continue;
+        };
+        if !between.is_empty() {
+            pieces.push(page::Piece { text: between.into(), ..page::Piece::default() });
+        }
+        at = token.end;
+        let class = match token.kind {
+            TokenKind::Keyword => "keyword",
+            TokenKind::Kind => "kind",
+            TokenKind::Field => "field",
+            TokenKind::Name => "name",
+            TokenKind::Number => "number",
+            TokenKind::Text => "text",
+            TokenKind::Operator => "operator",
+            TokenKind::Comment => "comment",
+        };
+        let shown = match shows {
+            "table" if program.tables.iter().any(|table| table.name == own) => {
+                Some((format!("#table-{own}"), "the table"))
+            }
+            "figure" if program.figures.iter().any(|figure| figure.name == own) => {
+                Some((format!("#figure-{own}"), "the figure"))
+            }
+            _ => None,
+        };
+        shows = if class == "keyword" { own } else { "" };
+        let (link, title) = match (links.get(&token.start), shown) {
+            (Some((link, title)), _) => (link.clone(), title.clone()),
+            (None, Some((link, title))) => (link, title.to_string()),
+            (None, None) => Default::default(),
+        };
+        pieces.push(page::Piece { text: own.into(), class: class.into(), link, title });
+    }
+    if let Some(rest) = text.text.get(at..).filter(|rest| !rest.is_empty()) {
+        pieces.push(page::Piece { text: rest.into(), ..page::Piece::default() });
+    }
+    pieces
+}
+
+/// The steps whose numbers a claim rests on.
+fn rests_on(claim: &Claim) -> BTreeSet<usize> {
+    fn cells(expression: &Expression, into: &mut BTreeSet<usize>) {
+        match expression {
+            Expression::Number(_) => {}
+            Expression::Measured { cells, .. } => into.extend(cells.iter().map(|cell| cell.step)),
+            Expression::Negated(inner) => cells(inner, into),
+            Expression::Binary { left, right, .. } => [left, right].into_iter().for_each(|side| cells(side, into)),
+            Expression::Call { arguments, .. } => arguments.iter().for_each(|argument| cells(argument, into)),
+        }
+    }
+    let mut found = BTreeSet::new();
+    for comparison in &claim.condition.comparisons {
+        cells(&comparison.left, &mut found);
+        cells(&comparison.right, &mut found);
+    }
+    found
+}
+
+/// The claims with their verdicts, and whether each was stated before its results were known: before the first of them
+/// began to be computed, the claim was part, with the same words and the same condition, of a recorded run of the file.
+fn told(request: &Request<'_>, text: &Text, states: &[State], claims: &[(&Claim, Verdict)]) -> Vec<page::Claim> {
+    let mut first: Vec<Option<u64>> = vec![None; claims.len()];
+    if !claims.is_empty() {
+        // Oldest first; each is read only as long as some claim has not been met.
+        for run in crate::runs::of_file(request.cache.dir(), &text.file).iter().rev() {
+            if first.iter().all(Option::is_some) {
+                break;
+            }
+            let written = std::fs::read_to_string(run.dir.join("source.exp")).unwrap_or_default();
+            let mut program = None;
+            for ((claim, _), first) in claims.iter().zip(&mut first).filter(|(_, first)| first.is_none()) {
+                let there = match claim.span.source {
+                    0 => written.contains(&claim.source) && written.contains(&claim.text),
+                    // It is declared in a file that the text imports.
+                    _ => {
+                        let program = program.get_or_insert_with(|| run.program().unwrap_or_default());
+                        program.claims.iter().any(|old| old.text == claim.text && old.source == claim.source)
+                    }
+                };
+                if there && run.asked.started_unix_ms > 0 {
+                    *first = Some(run.asked.started_unix_ms);
+                }
+            }
+        }
+    }
+    claims
+        .iter()
+        .zip(first)
+        .map(|((claim, verdict), first)| {
+            let began = rests_on(claim).into_iter().map(|step| {
+                let record = &states[step].finished.as_ref()?.record;
+                Some(record.finished_unix_ms.saturating_sub((record.duration_s * 1000.0) as u64))
+            });
+            let began: Option<Vec<u64>> = began.collect();
+            let earliest = began.and_then(|began| began.into_iter().min());
+            page::Claim {
                 text: claim.text.clone(),
                 source: claim.source.clone(),
                 outcome: outcome(verdict).into(),
                 detail: verdict.detail.clone(),
                 single: verdict.single,
-            })
-            .collect(),
-        charts: program.figures.iter().filter(|f| !f.curves).map(|f| chart(f, request, states)).collect(),
-        curves: {
-            let declared = program.figures.iter().filter(|figure| figure.curves);
-            let mut all: Vec<page::Figure> = declared.map(|figure| drawn(figure, request, states)).collect();
-            all.extend(curves(request, states));
-            all
-        },
-        galleries: galleries(request, states),
-        steps: steps(request, states),
-        warnings,
+                interval: verdict.difference.map(interval),
+                stated: first.map(|ms| format!("{} UTC", crate::cli::when(ms))).unwrap_or_default(),
+                before: first.zip(earliest).map(|(stated, began)| stated <= began),
+            }
+        })
+        .collect()
+}
+
+/// The same interval for the page.
+pub fn interval(interval: harness_dsl::Interval) -> page::Interval {
+    let harness_dsl::Interval { mean, low, high, n } = interval;
+    page::Interval { mean, low, high, n }
+}
+
+/// What the results cost, whenever they were computed.
+fn costs(request: &Request<'_>, states: &[State]) -> page::Costs {
+    let mut costs = page::Costs::default();
+    let mut kinds: BTreeMap<&str, page::KindCost> = BTreeMap::new();
+    let mut hours: BTreeMap<String, f64> = BTreeMap::new();
+    let mut seen = BTreeSet::new();
+    for (step, state) in request.program.steps.iter().zip(states).filter(|(step, _)| request.wanted[step.id]) {
+        let kind = kinds.entry(&step.kind).or_default();
+        kind.steps += 1;
+        costs.asked += 1;
+        if state.status == Status::Cached {
+            kind.cached += 1;
+            costs.hits += 1;
+        }
+        let Some(record) = state.finished.as_ref().map(|finished| &finished.record) else { continue };
+        // Steps with the same key are one computation.
+        if !seen.insert(record.digest) {
+            continue;
+        }
+        kind.seconds += record.duration_s;
+        costs.seconds += record.duration_s;
+        if state.status == Status::Cached {
+            costs.saved_s += record.duration_s;
+        }
+        let device = ["gpu", "device"].into_iter().find_map(|name| record.provenance.get(name)?.as_str());
+        *hours.entry(device.unwrap_or("cpu").into()).or_default() += record.duration_s / 3600.0;
+        // Datasets have a number of that name too; who trains counts pixels as well.
+        if let (Some(pictures), Some(pixels)) = (record.metrics.get("pictures"), record.metrics.get("pixels")) {
+            kind.pictures += pictures;
+            kind.pixels += pixels;
+            costs.pictures += pictures;
+            costs.pixels += pixels;
+        }
     }
+    costs.device_hours = hours.into_iter().collect();
+    costs.kinds = kinds.into_iter().map(|(kind, cost)| page::KindCost { kind: kind.into(), ..cost }).collect();
+    costs.kinds.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+    costs
 }
 
 fn value(cell: &CellRef, pick: Pick, request: &Request<'_>, states: &[State]) -> page::CellValue {
@@ -209,60 +408,8 @@ fn sources(published: &harness_dsl::Published) -> String {
     if named.is_empty() { published.file.clone() } else { format!("{}: {}", published.file, named.join("; ")) }
 }
 
-/// A declared figure of numbers.
-fn chart(figure: &harness_dsl::Figure, request: &Request<'_>, states: &[State]) -> page::Chart {
-    let numbers = |cells: &[CellRef], column: &Column| -> Vec<f64> {
-        let values: Vec<page::CellValue> = cells.iter().map(|cell| value(cell, column.pick, request, states)).collect();
-        // Replicates of a step in which nothing is random are one measurement.
-        let same = values.windows(2).all(|pair| pair[0].key == pair[1].key && !pair[0].key.is_empty());
-        let all: Vec<f64> = values.iter().map(|value| value.value.unwrap_or(f64::NAN)).collect();
-        if same { all.into_iter().take(1).collect() } else { all }
-    };
-    let marks = figure.drawings.iter().map(|drawing| {
-        let column = &figure.columns[drawing.column];
-        page::Mark {
-            label: drawing.label.clone(),
-            series: column.label.clone(),
-            values: numbers(&drawing.cells, column),
-            x: figure.over.as_ref().map(|over| numbers(&drawing.x, over)).unwrap_or_default(),
-        }
-    });
-    let labels: Vec<&str> = figure.columns.iter().map(|column| column.label.as_str()).collect();
-    page::Chart {
-        title: figure.title.clone(),
-        y_label: labels.join(", "),
-        x_label: figure.over.as_ref().map(|over| over.label.clone()),
-        percent: figure.columns.iter().all(|column| column.metric.percent),
-        x_percent: figure.over.as_ref().is_some_and(|over| over.metric.percent),
-        marks: marks.collect(),
-    }
-}
-
-/// A declared figure of curves.
-fn drawn(figure: &harness_dsl::Figure, request: &Request<'_>, states: &[State]) -> page::Figure {
-    let mut out = page::Figure {
-        title: figure.title.clone(),
-        percent: figure.columns.iter().all(|column| column.metric.percent),
-        ..page::Figure::default()
-    };
-    let several = figure.columns.len() > 1;
-    for drawing in &figure.drawings {
-        let column = &figure.columns[drawing.column];
-        for cell in &drawing.cells {
-            let Some(finished) = &states[cell.step].finished else { continue };
-            let Some(series) = finished.record.series.get(&cell.metric) else { continue };
-            out.x_label.clone_from(&series.x_label);
-            let (place, _) = places(&request.program.steps[cell.step]);
-            let label = if several { format!("{place}.{}", column.metric.name) } else { place };
-            let (x, y) = (series.x.clone(), series.y.clone());
-            out.lines.push(page::Line { label, replicate: cell.replicate.clone(), x, y });
-        }
-    }
-    out
-}
-
 /// The place of a step on the axes to compare along, `nn[moco]`, and on those to average over, `seed=2`.
-fn places(step: &harness_dsl::Step) -> (String, Option<String>) {
+pub fn places(step: &harness_dsl::Step) -> (String, Option<String>) {
     let compared: Vec<&str> = step.axes.iter().filter(|axis| !axis.replicate).map(|axis| axis.value.as_str()).collect();
     let averaged: Vec<String> =
         step.axes.iter().filter(|axis| axis.replicate).map(|axis| format!("{}={}", axis.name, axis.value)).collect();
@@ -270,38 +417,13 @@ fn places(step: &harness_dsl::Step) -> (String, Option<String>) {
     (label, (!averaged.is_empty()).then(|| averaged.join(", ")))
 }
 
-fn curves(request: &Request<'_>, states: &[State]) -> Vec<page::Figure> {
-    let mut figures: BTreeMap<(String, String), page::Figure> = BTreeMap::new();
-    for (step, state) in request.program.steps.iter().zip(states) {
-        let Some(finished) = &state.finished else { continue };
-        let (label, replicate) = places(step);
-        for (name, series) in finished.record.series.iter().filter(|(_, series)| series.y.len() > 1) {
-            let metric = request.catalog.kind(&step.kind).and_then(|kind| kind.metric(name));
-            let figure = figures.entry((step.kind.clone(), name.clone())).or_insert_with(|| page::Figure {
-                title: format!("{name} of {}", step.kind),
-                x_label: series.x_label.clone(),
-                percent: metric.is_some_and(|metric| metric.percent),
-                lines: Vec::new(),
-            });
-            figure.lines.push(page::Line {
-                label: label.clone(),
-                replicate: replicate.clone(),
-                x: series.x.clone(),
-                y: series.y.clone(),
-            });
-        }
-    }
-    // A learning rate that all methods share is no finding.
-    figures.into_iter().filter(|((_, name), _)| name != "lr").map(|(_, figure)| figure).collect()
-}
-
+/// One replicate of each member is enough to look at. When all of them are too much for a page, every gallery keeps the
+/// same share of its bytes.
 fn galleries(request: &Request<'_>, states: &[State]) -> Vec<page::Gallery> {
     let mut seen = BTreeSet::new();
-    let mut budget = MOST_PICTURE_BYTES;
-    let mut galleries = Vec::new();
+    let mut found: Vec<(page::Gallery, usize)> = Vec::new();
     for (step, state) in request.program.steps.iter().zip(states) {
         let Some(finished) = &state.finished else { continue };
-        // One replicate of each member is enough to look at.
         let (label, _) = places(step);
         for output in finished.record.outputs.values().filter(|output| output.kind == "pictures") {
             if !seen.insert((label.clone(), output.name.clone())) {
@@ -309,28 +431,52 @@ fn galleries(request: &Request<'_>, states: &[State]) -> Vec<page::Gallery> {
             }
             let Ok(Some(bytes)) = request.cache.read(&output.digest) else { continue };
             let Ok(gallery) = serde_json::from_slice::<Gallery>(&bytes) else { continue };
-            if bytes.len() > budget {
-                continue;
-            }
-            budget -= bytes.len();
             let plain = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/=".contains(&b));
             let items = gallery.items.into_iter().filter(|item| plain(&item.png_base64));
-            galleries.push(page::Gallery {
+            let gallery = page::Gallery {
                 title: gallery.title,
                 caption: gallery.caption,
                 step_label: step.label.clone(),
+                step: step.id,
+                left_out: 0,
                 items: items
                     .map(|item| page::Picture {
+                        frames: frames(&item.caption),
                         caption: item.caption,
                         png_base64: item.png_base64,
                         width: item.width,
                         height: item.height,
                     })
                     .collect(),
-            });
+            };
+            let size = gallery.items.iter().map(|item| item.png_base64.len()).sum();
+            found.push((gallery, size));
         }
     }
-    galleries
+    let total: usize = found.iter().map(|(_, size)| size).sum();
+    let share = (MOST_PICTURE_BYTES as f64 / total.max(1) as f64).min(1.0);
+    found
+        .into_iter()
+        .map(|(mut gallery, size)| {
+            let room = (size as f64 * share) as usize;
+            let mut used = 0;
+            let all = gallery.items.len();
+            gallery.items.retain(|item| {
+                used += item.png_base64.len();
+                used <= room
+            });
+            gallery.left_out = all - gallery.items.len();
+            gallery
+        })
+        .filter(|gallery| !gallery.items.is_empty() || gallery.left_out > 0)
+        .collect()
+}
+
+/// Frames that a strip's caption counts: `bear, frames 0, 12, 24; J 0.7`.
+fn frames(caption: &str) -> usize {
+    let Some((_, rest)) = caption.split_once(", frames ") else { return 0 };
+    let list = rest.split(';').next().unwrap_or_default();
+    list.split(", ").take_while(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit())).count()
 }
 
 fn steps(request: &Request<'_>, states: &[State]) -> Vec<page::StepRow> {
@@ -450,9 +596,11 @@ pub fn keep(
 pub fn write(summary: &page::Summary, folder: &Path) -> Result<PathBuf> {
     std::fs::create_dir_all(folder).with_context(|| format!("{} cannot be created", folder.display()))?;
     let path = folder.join("summary.html");
-    for (path, text) in
-        [(path.clone(), page::render_html(summary)?), (folder.join("summary.md"), page::render_markdown(summary)?)]
-    {
+    let templates = page::Templates::default();
+    for (path, text) in [
+        (path.clone(), page::render_html(summary, &templates)?),
+        (folder.join("summary.md"), page::render_markdown(summary, &templates)?),
+    ] {
         let temporary = path.with_extension("tmp");
         std::fs::write(&temporary, text)
             .and_then(|()| std::fs::rename(&temporary, &path))

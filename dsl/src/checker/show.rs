@@ -7,10 +7,24 @@ use crate::program::{Cell, CellRef, Column, Drawing, Figure, Published, Publishe
 use crate::source::Span;
 use crate::suggest::{did_you_mean, nearest_or_all};
 use crate::syntax::{Expr, ExprKind, TableSyntax};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Bytes of a file of published figures: far more than any table holds.
 const LARGEST_REFERENCE: usize = 1 << 20;
+
+/// The cells of the member at the same place but for one axis, where it is the baseline; none for the baseline itself.
+fn base(groups: &BTreeMap<(usize, String), Vec<CellRef>>, place: &str, label: &str) -> Option<Vec<CellRef>> {
+    let parts: Vec<&str> = place.split(", ").collect();
+    if parts.contains(&label) {
+        return None;
+    }
+    (0..parts.len()).find_map(|at| {
+        let mut other = parts.clone();
+        other[at] = label;
+        let other = other.join(", ");
+        groups.iter().find(|((_, place), _)| *place == other).map(|(_, cells)| cells.clone())
+    })
+}
 
 impl Checker<'_> {
     /// Checks a table.
@@ -253,14 +267,15 @@ impl Checker<'_> {
     /// Checks a figure. Curves are drawn over what they count; numbers as bars, one for each member; numbers over
     /// numbers as points.
     pub(super) fn figure(&mut self, figure: &TableSyntax, order: &[usize]) -> Option<Figure> {
-        let (mut x, mut ys) = (None, None);
+        let (mut x, mut ys, mut baseline) = (None, None, None);
         for field in &figure.fields {
             let name = match field.path.as_slice() {
                 [name] => name,
                 path => {
                     let at = path.first().map_or(figure.name.span, |name| name.span);
                     self.report(
-                        Diagnostic::error("E0124", at, "a figure has the fields `x` and `y`").label("no field of it"),
+                        Diagnostic::error("E0124", at, "a figure has the fields `x`, `y` and `baseline`")
+                            .label("no field of it"),
                     );
                     continue;
                 }
@@ -268,10 +283,11 @@ impl Checker<'_> {
             match (name.text.as_str(), &field.value.kind) {
                 (_, ExprKind::Wrong) => return None,
                 ("x", _) => x = Some(field.value.clone()),
+                ("baseline", _) => baseline = Some((self.written(field.value.span), field.value.span)),
                 ("y", ExprKind::List(items)) => ys = Some(items.clone()),
                 ("y", _) => ys = Some(vec![field.value.clone()]),
                 (other, _) => {
-                    let help = did_you_mean(other, ["x", "y"]);
+                    let help = did_you_mean(other, ["x", "y", "baseline"]);
                     self.report(
                         Diagnostic::error("E0124", name.span, format!("a figure has no field `{other}`"))
                             .label("unknown field")
@@ -303,6 +319,15 @@ impl Checker<'_> {
             );
             return None;
         }
+        if let Some((_, span)) = &baseline
+            && (curves[0] || x.is_some())
+        {
+            self.report(
+                Diagnostic::error("E0124", *span, "a baseline is taken from numbers that are drawn alone")
+                    .label(if curves[0] { "not from curves" } else { "not together with `x`" }),
+            );
+            return None;
+        }
         let against = match x {
             // The place of a curve's points: its own x, whatever it counts.
             Some(expr) if curves[0] => {
@@ -323,9 +348,30 @@ impl Checker<'_> {
                 None => BTreeMap::new(),
             };
             let groups = self.members_by_place(&found.reference, &found.metric.name, order, span)?;
-            for (place, cells) in groups {
+            if let Some((label, at)) = &baseline
+                && !groups.keys().any(|(_, place)| place.split(", ").any(|part| part == label))
+            {
+                let parts: BTreeSet<&str> = groups.keys().flat_map(|(_, place)| place.split(", ")).collect();
+                let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+                let measured = self.written(span);
+                self.report(
+                    Diagnostic::error("E0124", *at, format!("`{measured}` has no member `{label}`"))
+                        .label("nothing to take from the others")
+                        .help_if(nearest_or_all(label, &parts)),
+                );
+                return None;
+            }
+            for (place, cells) in &groups {
+                let (place, cells) = (place.clone(), cells.clone());
                 let x = match &against {
-                    None => Vec::new(),
+                    None => match &baseline {
+                        None => Vec::new(),
+                        Some((label, _)) => match base(&groups, &place.1, label) {
+                            Some(cells) => cells,
+                            // The baseline itself, or a member that has none.
+                            None => continue,
+                        },
+                    },
                     Some(_) => match over.get(&place) {
                         Some(cells) => cells.clone(),
                         // A member that the other family lacks has no place in the figure.
@@ -346,7 +392,8 @@ impl Checker<'_> {
         }
         let title = figure.title.clone().unwrap_or_else(|| figure.name.text.clone());
         let over = against.map(|(found, span)| self.column(found, span));
-        Some(Figure { name: figure.name.text.clone(), title, curves: curves[0], over, columns, drawings })
+        let baseline = baseline.map(|(label, _)| label);
+        Some(Figure { name: figure.name.text.clone(), title, curves: curves[0], over, baseline, columns, drawings })
     }
 
     /// `x` of curves: `family.epoch`, which says what is counted, or the word alone.

@@ -82,7 +82,11 @@ fn items(context: &Context, start: usize, names: &Names, source: usize, catalog:
             Some(Frame::Other("table")) => {
                 &[("rows", "an axis"), ("columns", "measured numbers"), ("against", "published figures")]
             }
-            Some(Frame::Other("figure")) => &[("x", "what it is drawn over"), ("y", "what is drawn")],
+            Some(Frame::Other("figure")) => &[
+                ("x", "what it is drawn over"),
+                ("y", "what is drawn"),
+                ("baseline", "a member to take from the others"),
+            ],
             _ => &[],
         };
         if !own.is_empty() {

@@ -34,6 +34,43 @@ fn figures_draw_curves_bars_and_points() {
 }
 
 #[test]
+fn a_baseline_is_taken_from_the_others_within_each_replicate() {
+    let program = program(&format!("{STUDY}\nfigure gain {{ y = nn.top1, baseline = untrained }}"));
+    let [gain] = program.figures.as_slice() else { panic!("{:?}", program.figures) };
+    assert_eq!(gain.baseline.as_deref(), Some("untrained"));
+    let labels: Vec<&str> = gain.drawings.iter().map(|drawing| drawing.label.as_str()).collect();
+    assert!(!labels.is_empty() && labels.iter().all(|label| !label.contains("untrained")), "{labels:?}");
+    for drawing in &gain.drawings {
+        let replicates = |cells: &[harness_dsl::CellRef]| -> Vec<Option<String>> {
+            cells.iter().map(|cell| cell.replicate.clone()).collect()
+        };
+        assert_eq!(replicates(&drawing.cells), replicates(&drawing.x));
+        for cell in &drawing.x {
+            assert!(program.steps[cell.step].label.contains("untrained"), "{}", program.steps[cell.step].label);
+        }
+    }
+}
+
+#[test]
+fn figures_follow_steps_that_are_put_in() {
+    let before = program(&format!(
+        "{STUDY}\nfigure bars {{ y = nn.top1 }}\nfigure gain {{ y = nn.top1, baseline = untrained }}"
+    ));
+    // One step more at the front.
+    let mut steps = before.steps.clone();
+    steps.insert(0, before.steps[0].clone());
+    let place: Vec<usize> = (1..=before.steps.len()).collect();
+    let after = before.clone().with_steps(steps, &place);
+    let cells = |program: &harness_dsl::Program| -> Vec<usize> {
+        let drawings = program.figures.iter().flat_map(|figure| &figure.drawings);
+        drawings.flat_map(|drawing| drawing.cells.iter().chain(&drawing.x)).map(|cell| cell.step).collect()
+    };
+    let moved: Vec<usize> = cells(&before).iter().map(|step| step + 1).collect();
+    assert!(!moved.is_empty());
+    assert_eq!(cells(&after), moved);
+}
+
+#[test]
 fn figures_that_cannot_be_drawn_are_refused() {
     let with = |figure: &str| codes(&format!("{STUDY}\n{figure}"));
     assert_eq!(with("figure f {}"), ["E0124"]);
@@ -41,6 +78,9 @@ fn figures_that_cannot_be_drawn_are_refused() {
     assert_eq!(with("figure f { y = moco.knn_top1, x = 3 }"), ["E0124"]);
     assert_eq!(with("figure f { y = moco.knn_top1, z = 3 }"), ["E0124"]);
     assert_eq!(with("figure f { y = moco.knn_topp }"), ["E0111"]);
+    assert_eq!(with("figure f { y = nn.top1, baseline = nobody }"), ["E0124"]);
+    assert_eq!(with("figure f { y = moco.knn_top1, baseline = untrained }"), ["E0124"]);
+    assert_eq!(with("figure f { y = nn.top1, x = video.jf, baseline = untrained }"), ["E0124"]);
     assert_eq!(with("figure f { y = nn.top1 }\nfigure f { y = nn.top1 }"), ["E0102"]);
     assert_eq!(with("for a in [1] { figure f { y = nn.top1 } }"), ["E0124"]);
 }

@@ -106,3 +106,17 @@ fn replicates_in_short() {
     assert_eq!(summarise(&[5.0]).sd, None);
     assert!(summarise(&[]).mean.is_nan());
 }
+
+#[test]
+fn intervals_of_pairs_and_of_independent_samples() {
+    // scipy.stats.t.interval(0.95, 2, loc=mean, scale=sem) and ttest_ind(b, a, equal_var=False).confidence_interval().
+    let pairs = harness_dsl::paired_interval(&[1.0, 2.5, 0.5]).unwrap();
+    assert!((pairs.low + 1.252_239_172_937_798_4).abs() < 1e-9 && (pairs.high - 3.918_905_839_604_464_7).abs() < 1e-9);
+    let welch = harness_dsl::welch_interval(&[26.1, 25.4, 27.0, 26.2], &[28.0, 29.5, 27.1]).unwrap();
+    assert!((welch.mean - 2.025).abs() < 1e-12 && welch.n == 7);
+    assert!((welch.low + 0.493_705_451_975_516_4).abs() < 1e-6, "{welch:?}");
+    assert!((welch.high - 4.543_705_451_975_514).abs() < 1e-6, "{welch:?}");
+    assert_eq!(harness_dsl::paired_interval(&[1.0]), None);
+    assert_eq!(harness_dsl::welch_interval(&[1.0], &[1.0, 2.0]), None);
+    assert_eq!(harness_dsl::welch_interval(&[1.0, 1.0], &[2.0, 2.0]).map(|i| (i.low, i.high)), Some((1.0, 1.0)));
+}

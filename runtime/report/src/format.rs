@@ -33,6 +33,44 @@ pub fn seconds(seconds: f64) -> String {
     }
 }
 
+/// A large count: `57,600`, `66.4 million`, `1.28 billion`.
+pub fn amount(value: f64) -> String {
+    match value {
+        v if v >= 1e9 => format!("{} billion", short(v / 1e9)),
+        v if v >= 1e6 => format!("{} million", short(v / 1e6)),
+        v => {
+            let digits = format!("{v:.0}");
+            let mut out = String::new();
+            for (at, c) in digits.chars().enumerate() {
+                if at > 0 && (digits.len() - at).is_multiple_of(3) {
+                    out.push(',');
+                }
+                out.push(c);
+            }
+            out
+        }
+    }
+}
+
+/// Three digits.
+fn short(value: f64) -> String {
+    match value {
+        v if v >= 100.0 => format!("{v:.0}"),
+        v if v >= 10.0 => format!("{v:.1}"),
+        v => format!("{v:.2}"),
+    }
+}
+
+/// Hours: `0.047`, `1.25`, `312`.
+pub fn hours(hours: f64) -> String {
+    if hours < 1.0 { format!("{hours:.3}") } else { short(hours) }
+}
+
+/// Text inside XML.
+pub fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,5 +92,10 @@ mod tests {
         assert_eq!(seconds(0.05), "50 ms");
         assert_eq!(seconds(200.0), "3 min 20 s");
         assert_eq!(seconds(7500.0), "2 h 5 min");
+        assert_eq!(
+            [999.0, 57_600.0, 66_355_200.0, 1.28e9, 2.5e11].map(amount),
+            ["999", "57,600", "66.4 million", "1.28 billion", "250 billion"]
+        );
+        assert_eq!([0.0469, 1.25, 312.4].map(hours), ["0.047", "1.25", "312"]);
     }
 }

@@ -11,6 +11,10 @@ pub struct Summary {
     pub file: String,
     /// Its text.
     pub source_text: String,
+    /// The same text piece by piece, coloured and linked.
+    pub source: Vec<Piece>,
+    /// What the text says of itself: the comment that it begins with.
+    pub about: String,
     /// When the page was made, for people.
     pub generated: String,
     /// Version of the program.
@@ -23,16 +27,67 @@ pub struct Summary {
     pub tables: Vec<Table>,
     /// Claims.
     pub claims: Vec<Claim>,
-    /// Declared figures of numbers.
-    pub charts: Vec<Chart>,
-    /// Curves: the declared ones, then those of every series.
-    pub curves: Vec<Figure>,
+    /// Figures: the declared ones first, then what the steps measured.
+    pub figures: Vec<Figure>,
     /// Pictures.
     pub galleries: Vec<Gallery>,
     /// Every step.
     pub steps: Vec<StepRow>,
+    /// What computing all of it cost.
+    pub costs: Costs,
     /// What a reader must know before trusting a number.
     pub warnings: Vec<String>,
+}
+
+/// A stretch of the experiment's text.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Piece {
+    /// The characters.
+    pub text: String,
+    /// What it is: `keyword`, `kind`, `field`, `name`, `number`, `text`, `operator`, `comment`, or nothing.
+    pub class: String,
+    /// Where its result is on the page: `#step-3`; or nothing.
+    pub link: String,
+    /// Of a link: what is there.
+    pub title: String,
+}
+
+/// What the results cost, whenever they were computed; steps with the same key count once.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Costs {
+    /// Seconds that computing all of it took.
+    pub seconds: f64,
+    /// Seconds of them that this run did not spend, since the cache had the results.
+    pub saved_s: f64,
+    /// Hours on each device: `cpu`, the name of a GPU.
+    pub device_hours: Vec<(String, f64)>,
+    /// Pictures seen in training, counted at every visit.
+    pub pictures: f64,
+    /// Pixels of their views.
+    pub pixels: f64,
+    /// Results taken from the cache, of all that were asked for.
+    pub hits: u64,
+    /// Results asked for.
+    pub asked: u64,
+    /// By kind, the most expensive first.
+    pub kinds: Vec<KindCost>,
+}
+
+/// What the steps of one kind cost.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct KindCost {
+    /// The kind.
+    pub kind: String,
+    /// Steps asked for.
+    pub steps: u64,
+    /// Of them known before.
+    pub cached: u64,
+    /// Seconds, steps with the same key once.
+    pub seconds: f64,
+    /// Pictures seen in training.
+    pub pictures: f64,
+    /// Pixels of their views.
+    pub pixels: f64,
 }
 
 /// The run that made the page.
@@ -140,23 +195,101 @@ pub struct Claim {
     pub detail: String,
     /// A plain comparison of single runs.
     pub single: bool,
+    /// Mean difference of the deciding comparison with its 95 % interval, and of how many pairs.
+    pub interval: Option<Interval>,
+    /// When it was first part of a recorded run, for people; empty when that is not known.
+    pub stated: String,
+    /// Whether that was before the first of its results was computed; none when it is not known.
+    pub before: Option<bool>,
 }
 
-/// A figure of numbers: bars, or points over another number.
+/// A mean with its 95 % confidence interval.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Interval {
+    /// The mean.
+    pub mean: f64,
+    /// Lower end.
+    pub low: f64,
+    /// Upper end.
+    pub high: f64,
+    /// How many values.
+    pub n: usize,
+}
+
+/// A figure.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Chart {
+pub struct Figure {
+    /// A short name for files and links.
+    pub name: String,
     /// Heading.
     pub title: String,
-    /// Beside the y axis.
-    pub y_label: String,
-    /// Below the x axis, for points; none for bars.
-    pub x_label: Option<String>,
+    /// How to read it.
+    pub note: String,
+    /// Whether the experiment declares it; others are drawn for whatever was measured.
+    pub declared: bool,
     /// Values are shares, shown as percentages.
     pub percent: bool,
-    /// Positions are shares too.
-    pub x_percent: bool,
-    /// The bars or points.
-    pub marks: Vec<Mark>,
+    /// What the values are.
+    pub y_label: String,
+    /// What they are drawn over.
+    pub x_label: String,
+    /// What is drawn.
+    pub drawing: Drawing,
+}
+
+/// What a figure draws.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Drawing {
+    /// Lines over the same x: replicates thin, their mean thick with a band of one standard deviation to each side.
+    Curves {
+        /// The lines.
+        lines: Vec<Line>,
+    },
+    /// A bar for each mark with a whisker of one standard deviation, and a dot for each value.
+    Bars {
+        /// The bars.
+        marks: Vec<Mark>,
+    },
+    /// One number over another.
+    Points {
+        /// Positions are shares too.
+        x_percent: bool,
+        /// The points.
+        marks: Vec<Mark>,
+    },
+    /// Differences within the replicates, with the 95 % interval of their mean, around zero.
+    Differences {
+        /// One for each thing compared.
+        rows: Vec<Difference>,
+    },
+    /// A value for each class.
+    Classes {
+        /// Names of the classes.
+        classes: Vec<String>,
+        /// Who has values.
+        groups: Vec<Group>,
+    },
+    /// How many of each class, largest first.
+    Histogram {
+        /// Names of the classes, largest class first.
+        classes: Vec<String>,
+        /// Their sizes.
+        counts: Vec<f64>,
+    },
+    /// How often a class (row) was given each answer (column).
+    Confusion {
+        /// Names of the classes.
+        classes: Vec<String>,
+        /// A row for each true class.
+        counts: Vec<Vec<f64>>,
+    },
+}
+
+impl Default for Drawing {
+    fn default() -> Self {
+        Self::Curves { lines: Vec::new() }
+    }
 }
 
 /// A bar or a point.
@@ -167,22 +300,34 @@ pub struct Mark {
     /// What is measured: marks with the same name share a colour.
     pub series: String,
     /// One for each replicate.
+    #[serde(with = "numbers")]
     pub values: Vec<f64>,
     /// Positions, one for each replicate; empty for bars.
+    #[serde(with = "numbers")]
     pub x: Vec<f64>,
 }
 
-/// Curves over the same x.
+/// A paired difference.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Figure {
-    /// Heading.
-    pub title: String,
-    /// Below the x axis.
-    pub x_label: String,
-    /// Shares, shown as percentages.
-    pub percent: bool,
-    /// The lines.
-    pub lines: Vec<Line>,
+pub struct Difference {
+    /// What is compared.
+    pub label: String,
+    /// Colour group: a verdict, or what is measured.
+    pub series: String,
+    /// The mean and its 95 % interval (Student's t over the pairs); without an interval for one pair.
+    pub interval: Option<Interval>,
+    /// One for each pair.
+    #[serde(with = "numbers")]
+    pub values: Vec<f64>,
+}
+
+/// Values of one member for all classes.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Group {
+    /// The member.
+    pub label: String,
+    /// For each replicate, a value for each class.
+    pub values: Vec<Vec<f64>>,
 }
 
 /// One line of a figure.
@@ -193,8 +338,10 @@ pub struct Line {
     /// `seed=2`.
     pub replicate: Option<String>,
     /// Positions.
+    #[serde(with = "numbers")]
     pub x: Vec<f64>,
     /// Values.
+    #[serde(with = "numbers")]
     pub y: Vec<f64>,
 }
 
@@ -207,6 +354,10 @@ pub struct Gallery {
     pub caption: String,
     /// The step.
     pub step_label: String,
+    /// Its index.
+    pub step: usize,
+    /// Pictures that are not on the page, since it would grow too heavy.
+    pub left_out: usize,
     /// The pictures.
     pub items: Vec<Picture>,
 }
@@ -218,6 +369,8 @@ pub struct Picture {
     pub caption: String,
     /// The PNG, base64.
     pub png_base64: String,
+    /// Frames of a video that it holds side by side; 0 where it is one picture.
+    pub frames: usize,
     /// Pixels.
     pub width: usize,
     /// Pixels.
@@ -249,4 +402,77 @@ pub struct StepRow {
     pub error: Option<String>,
     /// Parameters as pretty JSON.
     pub params: String,
+}
+
+/// Two runs side by side.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Comparison {
+    /// Heading.
+    pub title: String,
+    /// When the page was made, for people.
+    pub generated: String,
+    /// Version of the program.
+    pub version: String,
+    /// The two runs, A and B.
+    pub sides: Vec<Side>,
+    /// What differs in the experiments, in words.
+    pub changes: Vec<String>,
+    /// Numbers that differ.
+    pub metrics: Vec<Compared>,
+    /// How many are equal in both and not shown.
+    pub equal: usize,
+    /// Curves of both, one over the other, and differences.
+    pub figures: Vec<Figure>,
+}
+
+/// One of two runs.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Side {
+    /// `A` or `B`.
+    pub name: String,
+    /// The run.
+    pub run: String,
+    /// Its file.
+    pub file: String,
+    /// When it began, UTC.
+    pub began: String,
+}
+
+/// A number in two runs.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Compared {
+    /// The step, without its place on the axes averaged over.
+    pub step: String,
+    /// The metric.
+    pub metric: String,
+    /// A share, shown in percent.
+    pub percent: bool,
+    /// Direction, where the kind says one.
+    pub higher_is_better: Option<bool>,
+    /// One value for each replicate of the first run.
+    #[serde(with = "numbers")]
+    pub before: Vec<f64>,
+    /// Of the second.
+    #[serde(with = "numbers")]
+    pub after: Vec<f64>,
+    /// Mean of the second less mean of the first.
+    pub difference: Option<f64>,
+    /// The 95 % interval of that difference; none where either has a single value.
+    pub interval: Option<Interval>,
+    /// What the interval is over: `3 pairs`, `3 and 5 values`.
+    pub over: String,
+}
+
+/// Doubles in JSON, which has no word for what is no number: null.
+mod numbers {
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(values: &[f64], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(values.iter().map(|value| value.is_finite().then_some(*value)))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f64>, D::Error> {
+        let values = Vec::<Option<f64>>::deserialize(deserializer)?;
+        Ok(values.into_iter().map(|value| value.unwrap_or(f64::NAN)).collect())
+    }
 }

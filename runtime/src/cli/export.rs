@@ -18,12 +18,14 @@
 use crate::cli::{Place, bytes, count, when};
 use crate::listen::seconds;
 use crate::project::{self, Project};
+use crate::run::State;
 use crate::runs::{self, Run, Told};
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use harness_cache::{Cache, Digest, Record};
 use harness_dsl::{Program, Step};
 use harness_protocol::steps;
+use harness_report::tidy::Cells;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
@@ -86,6 +88,9 @@ pub struct Metrics {
     /// Points of curves as well, with their position
     #[arg(long)]
     pub curves: bool,
+    /// The file to write, in place of standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
     #[command(flatten)]
     pub place: Place,
 }
@@ -97,6 +102,8 @@ pub enum Format {
     Csv,
     /// A list of objects
     Json,
+    /// Apache Parquet, with types, for pandas, Polars, R or DuckDB; goes to `--out`
+    Parquet,
 }
 
 /// `harness import`
@@ -210,17 +217,49 @@ fn csv(lines: &[BTreeMap<&'static str, Value>], curves: bool) -> String {
     text
 }
 
-fn metrics(arguments: &Metrics) -> Result<ExitCode> {
-    let place = &arguments.place;
-    let Some(project) = Project::open(&arguments.file, &place.params, place.cache.as_deref())? else {
-        return Ok(ExitCode::from(2));
-    };
-    let states = project.look(&vec![true; project.program.steps.len()])?;
+/// The table as Parquet: a column of its type for each field, and one for each axis.
+fn parquet(lines: &[BTreeMap<&'static str, Value>], curves: bool) -> Result<Vec<u8>> {
+    let text = |name: &str| Cells::Text(lines.iter().map(|line| line[name].as_str().map(String::from)).collect());
+    let number = |name: &str| Cells::Number(lines.iter().map(|line| line[name].as_f64()).collect());
+    let flag = |name: &str| Cells::Flag(lines.iter().map(|line| line[name].as_bool()).collect());
+    // What JSON has no number for.
+    let value = lines.iter().map(|line| Some(line["value"].as_f64().unwrap_or(f64::NAN))).collect();
+    let mut columns: Vec<(String, Cells)> = Vec::new();
+    let mut put = |name: &str, cells: Cells| columns.push((name.into(), cells));
+    for name in ["label", "step", "kind", "metric"] {
+        put(name, text(name));
+    }
+    put("value", Cells::Number(value));
+    put("floor", number("floor"));
+    for name in ["share", "higher_is_better", "on_test"] {
+        put(name, flag(name));
+    }
+    if curves {
+        put("x", number("x"));
+        put("x_label", text("x_label"));
+    }
+    put("key", text("key"));
+    put("computed", text("computed"));
+    put("seconds", number("seconds"));
+    let axes: BTreeSet<&String> =
+        lines.iter().filter_map(|line| line["axes"].as_object()).flat_map(|axes| axes.keys()).collect();
+    for axis in axes {
+        let cells = lines.iter().map(|line| line["axes"][axis].as_str().map(String::from)).collect();
+        put(&format!("axis.{axis}"), Cells::Text(cells));
+    }
+    Ok(harness_report::tidy::parquet(&columns)?)
+}
+
+/// Every number of every step that has a result, in a format; a word about those without.
+///
+/// # Errors
+/// The cache cannot be read.
+pub fn tidy(project: &Project, states: &[State], format: Format, curves: bool) -> Result<Vec<u8>> {
     let mut all = Vec::new();
     let mut missing = 0;
-    for (step, state) in project.program.steps.iter().zip(&states) {
+    for (step, state) in project.program.steps.iter().zip(states) {
         match &state.finished {
-            Some(finished) => all.extend(lines(step, &finished.record, arguments.curves)),
+            Some(finished) => all.extend(lines(step, &finished.record, curves)),
             None => missing += 1,
         }
     }
@@ -231,14 +270,40 @@ fn metrics(arguments: &Metrics) -> Result<ExitCode> {
             project.run_command()
         );
     }
-    let mut out = std::io::stdout().lock();
-    match arguments.format {
-        Format::Csv => out.write_all(csv(&all, arguments.curves).as_bytes())?,
-        Format::Json => {
-            let text = serde_json::to_string_pretty(&all)?;
-            writeln!(out, "{text}")?;
-        }
+    match format {
+        Format::Csv => Ok(csv(&all, curves).into_bytes()),
+        Format::Json => Ok((serde_json::to_string_pretty(&all)? + "\n").into_bytes()),
+        Format::Parquet => parquet(&all, curves),
     }
+}
+
+/// Writes to a file, or to standard output; what is not text never goes to a terminal.
+///
+/// # Errors
+/// It cannot be written.
+pub fn put(bytes: &[u8], out: Option<&Path>, binary: bool) -> Result<()> {
+    use std::io::IsTerminal as _;
+    match out {
+        Some(path) => {
+            std::fs::write(path, bytes).with_context(|| format!("{} cannot be written", path.display()))?;
+            eprintln!("wrote {}", path.display());
+        }
+        None if binary && std::io::stdout().is_terminal() => {
+            bail!("this is no text; name a file with `--out`, or redirect standard output")
+        }
+        None => std::io::stdout().lock().write_all(bytes)?,
+    }
+    Ok(())
+}
+
+fn metrics(arguments: &Metrics) -> Result<ExitCode> {
+    let place = &arguments.place;
+    let Some(project) = Project::open(&arguments.file, &place.params, place.cache.as_deref())? else {
+        return Ok(ExitCode::from(2));
+    };
+    let states = project.look(&vec![true; project.program.steps.len()])?;
+    let bytes = tidy(&project, &states, arguments.format, arguments.curves)?;
+    put(&bytes, arguments.out.as_deref(), arguments.format == Format::Parquet)?;
     Ok(ExitCode::SUCCESS)
 }
 
