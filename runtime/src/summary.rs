@@ -304,7 +304,27 @@ fn value(cell: &CellRef, pick: Pick, request: &Request<'_>, states: &[State]) ->
         (None, None) => Some(format!("`{}` was not recorded", cell.metric)),
     };
     let key = state.key.map(|key| key.to_string()).unwrap_or_default();
-    page::CellValue { value, replicate: cell.replicate.clone(), step: cell.step, key, problem }
+    let training = training(cell.step, request, states);
+    page::CellValue { value, replicate: cell.replicate.clone(), step: cell.step, key, training, problem }
+}
+
+/// Kinds whose results are trained or drawn anew: what an evaluation with another of these measured is independent.
+const TRAININGS: [&str; 3] = ["pretrain", "encoder", "command"];
+
+/// What a value's training was: the keys of all trainings that it comes from, itself among them; of none, its own key.
+fn training(step: usize, request: &Request<'_>, states: &[State]) -> String {
+    let steps = &request.program.steps;
+    let (mut seen, mut open, mut keys) = (BTreeSet::from([step]), vec![step], BTreeSet::new());
+    while let Some(at) = open.pop() {
+        if let Some(key) = states[at].key.filter(|_| TRAININGS.contains(&steps[at].kind.as_str())) {
+            keys.insert(key.to_string());
+        }
+        open.extend(steps[at].inputs.iter().copied().filter(|&input| seen.insert(input)));
+    }
+    if keys.is_empty() {
+        keys.extend(states[step].key.map(|key| key.to_string()));
+    }
+    keys.into_iter().collect::<Vec<_>>().join(" ")
 }
 
 fn table(table: &harness_dsl::Table, request: &Request<'_>, states: &[State]) -> page::Table {

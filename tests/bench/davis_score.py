@@ -2,7 +2,12 @@
 
     python tests/bench/davis_score.py [--rounds 3]
 
-Needs the sample data (HARNESS_SHARED_DATA, else ../shared/data beside the repository). Both read the two PNGs of every
+    python tests/bench/davis_score.py --result MASKS.tar OBJECTS.json ANNOTATIONS
+
+The second form takes what `propagate` wrote (outputs `masks` and `objects`) as the evaluation takes a result folder, every
+frame of it, and compares J and F of every object and frame; ANNOTATIONS is a folder `<sequence>/<frame>.png` of ids.
+
+The first needs the sample data (HARNESS_SHARED_DATA, else ../shared/data beside the repository). Both read the two PNGs of every
 inner frame and score one object; both run on one thread, alternately; ours also on all cores. The reference is written here
 from the definitions of the DAVIS 2017 evaluation: boundaries by comparing each pixel with its right, lower and lower right
 neighbours, dilation by a disk with OpenCV. CPU seconds, so that a busy machine does not count.
@@ -79,6 +84,38 @@ def reference(annotations, predictions):
     print(json.dumps({"read": read, "score": score, "scores": scores}))
 
 
+def official(masks, objects, annotations):
+    """Reads a result as the evaluation of DAVIS 2017 does: palette PNGs of ids, one for every frame, of one size."""
+    import numpy as np
+    from PIL import Image
+
+    told = {(row["sequence"], row["object"], row["frame"]): row for row in json.loads(objects.read_text())["frames"]}
+    with tempfile.TemporaryDirectory() as folder:
+        with tarfile.open(masks) as archive:
+            archive.extractall(folder, filter="data")
+        off, checked = 0.0, 0
+        for sequence in sorted(path for path in Path(folder).iterdir()):
+            frames = sorted((annotations / sequence.name).iterdir())
+            assert [path.name for path in frames] == sorted(path.name for path in sequence.iterdir()), sequence.name
+            read = lambda path: np.array(Image.open(path))
+            first = read(frames[0])
+            ids = range(1, int(first[first < 255].max()) + 1)
+            for path in frames:
+                result = Image.open(sequence / path.name)
+                assert result.mode == "P" and result.size == Image.open(path).size, path
+                assert result.getpalette()[:9] == [0, 0, 0, 128, 0, 0, 0, 128, 0], "the colours of DAVIS"
+                assert int(np.array(result).max()) <= ids[-1], path
+            for path in frames[1:-1]:
+                truth, predicted = read(path), read(sequence / path.name)
+                for id in ids:
+                    row = told[sequence.name, id, path.stem]
+                    of = [region(truth == id, predicted == id), contour(truth == id, predicted == id)]
+                    off, checked = max(off, abs(of[0] - row["j"]), abs(of[1] - row["f"])), checked + 1
+    assert checked == len(told)
+    print(f"accepted; J and F of {checked} objects and frames, largest difference {off:.1e}")
+    sys.exit(0 if off < 1e-6 else "the results differ")
+
+
 def main():
     lacking = [name for name in ("numpy", "cv2", "skimage", "PIL") if importlib.util.find_spec(name) is None]
     if lacking:
@@ -88,7 +125,10 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--binary", default=str(ROOT / "target/release/examples/score_speed"))
     parser.add_argument("--reference", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--result", nargs=3, type=Path, metavar=("MASKS", "OBJECTS", "ANNOTATIONS"))
     given = parser.parse_args()
+    if given.result:
+        return official(*given.result)
     if given.reference:
         return reference(*map(Path, given.reference))
     data = Path(os.environ.get("HARNESS_SHARED_DATA", ROOT.parent / "shared/data")) / "davis2016"

@@ -91,6 +91,11 @@ input!(
     ["features"]
 );
 input!(
+    /// A file that a program wrote.
+    WrittenInput,
+    ["file"]
+);
+input!(
     /// Any output of any step.
     AnyInput,
     ["any"]

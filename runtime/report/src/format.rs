@@ -11,6 +11,20 @@ pub fn statistics(values: &[f64]) -> Option<(f64, Option<f64>, usize)> {
     Some((mean, sd, n))
 }
 
+/// Values of the same training averaged first, in the order in which trainings come: what is independent. And how many
+/// values went into each at most.
+pub fn independent<'a>(values: impl IntoIterator<Item = (&'a str, f64)>) -> (Vec<f64>, usize) {
+    let mut trainings: Vec<(&str, Vec<f64>)> = Vec::new();
+    for (training, value) in values {
+        match trainings.iter_mut().find(|(known, _)| *known == training && !training.is_empty()) {
+            Some((_, values)) => values.push(value),
+            None => trainings.push((training, vec![value])),
+        }
+    }
+    let most = trainings.iter().map(|(_, values)| values.len()).max().unwrap_or(0);
+    (trainings.iter().map(|(_, values)| values.iter().sum::<f64>() / values.len() as f64).collect(), most)
+}
+
 /// A number with the digits that matter: shares as percentages with one decimal.
 pub fn number(value: f64, percent: bool) -> String {
     let value = if percent { value * 100.0 } else { value };
@@ -81,6 +95,13 @@ mod tests {
         assert_eq!(statistics(&[2.0]), Some((2.0, None, 1)));
         // Deviations −1, 0, 1: variance 2 / 2.
         assert_eq!(statistics(&[1.0, 2.0, 3.0]), Some((2.0, Some(1.0), 3)));
+    }
+
+    #[test]
+    fn evaluations_of_one_training_are_one_value() {
+        let values = [("a", 1.0), ("b", 4.0), ("a", 3.0), ("", 7.0), ("", 8.0)];
+        assert_eq!(independent(values), (vec![2.0, 4.0, 7.0, 8.0], 2));
+        assert_eq!(independent([]), (vec![], 0));
     }
 
     #[test]

@@ -178,6 +178,9 @@ pub struct CellValue {
     pub step: usize,
     /// Key of the action, hexadecimal.
     pub key: String,
+    /// What its training was: values of one training are repetitions of an evaluation, not independent of each other.
+    #[serde(default)]
+    pub training: String,
     /// Why there is no number.
     pub problem: Option<String>,
 }

@@ -1,7 +1,7 @@
 //! The renderings of a summary and of a comparison, through templates that a user can replace.
 
-use crate::format::{self, amount, number, seconds, statistics};
-use crate::model::{Cell, Claim, Column, Comparison, Drawing, Figure, Summary, Table};
+use crate::format::{self, amount, independent, number, seconds, statistics};
+use crate::model::{Cell, CellValue, Claim, Column, Comparison, Drawing, Figure, Summary, Table};
 use crate::{still, tables};
 use base64::Engine as _;
 use serde_json::{Value, json};
@@ -189,12 +189,26 @@ fn cell(cell: &Cell, column: &Column, rank: &str) -> Value {
         cell.values.iter().filter_map(|value| value.value).filter(|value| value.is_finite()).collect();
     let expected = cell.values.len();
     let replicated = cell.values.iter().any(|value| value.replicate.is_some());
-    let main = statistics(&there).map(|(mean, sd, _)| {
+    let finite = |value: &CellValue| value.value.filter(|value| value.is_finite());
+    let (trainings, evaluations) =
+        independent(cell.values.iter().filter_map(|value| Some((value.training.as_str(), finite(value)?))));
+    let main = statistics(&trainings).map(|(mean, sd, _)| {
         let sd = sd.map(|sd| format!(" ± {}", number(sd, column.percent))).unwrap_or_default();
         format!("{}{sd}", number(mean, column.percent))
     });
     let count = if there.len() < expected {
         format!("{} of {expected}", there.len())
+    } else if replicated && evaluations > 1 {
+        // Repeated evaluations of a training say how exactly it was measured, not how training varies.
+        match (trainings.len(), statistics(&there).and_then(|(_, sd, _)| sd)) {
+            (1, Some(sd)) => {
+                format!("n = 1 training, evaluated {evaluations} times (± {})", number(sd, column.percent))
+            }
+            (n, _) if there.len() == n * evaluations => {
+                format!("n = {n} trainings, evaluated {evaluations} times each")
+            }
+            (n, _) => format!("n = {n} trainings, evaluated up to {evaluations} times each"),
+        }
     } else if replicated {
         format!("n = {expected}")
     } else {
@@ -223,7 +237,7 @@ fn cell(cell: &Cell, column: &Column, rank: &str) -> Value {
     let published = cell.published.map(|published| {
         let scale = if column.percent { 100.0 } else { 1.0 };
         let text = number(published / scale, column.percent);
-        let ours = statistics(&there).map(|(mean, ..)| mean);
+        let ours = statistics(&trainings).map(|(mean, ..)| mean);
         let difference = ours.map(|mean| {
             let difference = mean - published / scale;
             let sign = if difference < 0.0 { "−" } else { "+" };
@@ -453,6 +467,7 @@ mod tests {
             replicate: Some(format!("seed={seed}")),
             step: seed as usize,
             key: "ab".repeat(32),
+            training: format!("training {seed}"),
             problem: None,
         }
     }
@@ -535,6 +550,30 @@ mod tests {
         assert!(html.contains("60.0 ± 14.1") && html.contains("2 of 3"));
         assert!(html.contains("1 of 2 claims hold, 1 failed"));
         assert!(render_markdown(&rich(), &Templates::default()).unwrap().contains("20.0 ± 10.0"));
+    }
+
+    #[test]
+    fn repeated_evaluations_are_told_apart_from_trainings() {
+        let shown = |trainings: [u32; 4]| {
+            let mut summary = rich();
+            let values = trainings.iter().zip([0.1, 0.2, 0.3, 0.6]);
+            summary.tables[0].rows[0].cells[0].values = values
+                .enumerate()
+                .map(|(at, (&training, v))| CellValue {
+                    training: format!("training {training}"),
+                    ..value(Some(v), at as u32)
+                })
+                .collect();
+            render_html(&summary, &Templates::default()).unwrap()
+        };
+        // One training: no deviation beside the mean, which would look like that of trainings.
+        let page = shown([1, 1, 1, 1]);
+        assert!(page.contains("n = 1 training, evaluated 4 times (± 21.6)") && !page.contains("30.0 ±"), "{page}");
+        // Means 15 and 45.
+        let page = shown([1, 1, 2, 2]);
+        assert!(page.contains("30.0 ± 21.2") && page.contains("n = 2 trainings, evaluated 2 times each"), "{page}");
+        assert!(shown([1, 1, 1, 2]).contains("n = 2 trainings, evaluated up to 3 times each"));
+        assert!(shown([1, 2, 3, 4]).contains("n = 4"));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::kind::{MetricInfo, OutputInfo, Problem, StepKind};
 use crate::model::Architecture;
 use crate::transform::{Centre, Normalisation};
-use crate::value::{EncoderInput, FileInput, ImagesInput, int};
+use crate::value::{EncoderInput, FileInput, ImagesInput, WrittenInput, int};
 
 /// Random weights.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -85,22 +85,24 @@ pub struct Recalibrate {
     pub transform: Centre,
 }
 
-/// An encoder that is not pretrained here: from a `file`, an exported `torchscript` module, or a `source` of harness's own.
+/// An encoder that is not pretrained here: from a `file` or another step's `checkpoint`, an exported `torchscript` module, or a `source` of harness's own.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Encoder {
     /// A checkpoint with torchvision's names: PyTorch (`.pth`, `.pth.tar`, `.pt`, both formats) or safetensors. Nothing in
     /// it is executed.
     pub file: Option<FileInput>,
+    /// The same written by another step: a `command`'s output of kind `file`.
+    pub checkpoint: Option<WrittenInput>,
     /// A module exported with torch.jit.script or torch.jit.trace; its output for a picture is the feature vector.
     pub torchscript: Option<FileInput>,
     /// Weights that harness makes, or a trivial encoder.
     pub source: Option<Source>,
-    /// Network that the tensors of `file` must fit; inferred from them when left out.
+    /// Network that the tensors of `file` or `checkpoint` must fit; inferred from them when left out.
     pub architecture: Option<Architecture>,
-    /// Beginning of the tensors' names in `file` that is taken off: `"module.encoder_k."`; inferred when left out.
+    /// Beginning of the tensors' names in `file` or `checkpoint` that is taken off: `"module.encoder_k."`; inferred when left out.
     pub prefix: Option<String>,
-    /// Normalisation of the input of `file` or `torchscript`; ImageNet's when left out.
+    /// Normalisation of the input of `file`, `checkpoint` or `torchscript`; ImageNet's when left out.
     pub normalise: Option<Normalisation>,
     /// Measure the batch norm statistics on these pictures.
     pub recalibrate: Option<Recalibrate>,
@@ -117,17 +119,19 @@ impl StepKind for Encoder {
 
     fn problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
-        let origins = [self.file.is_some(), self.torchscript.is_some(), self.source.is_some()];
+        let written = self.file.is_some() || self.checkpoint.is_some();
+        let origins =
+            [self.file.is_some(), self.checkpoint.is_some(), self.torchscript.is_some(), self.source.is_some()];
         if origins.iter().filter(|&&there| there).count() != 1 {
             problems.push(Problem::new(
                 "",
-                "an encoder comes from exactly one of `file`, `torchscript` and `source`, as in `file = @zoo/moco.pth.tar` \
-                 or `source = random`",
+                "an encoder comes from exactly one of `file`, `torchscript` and `source` (or another step's `checkpoint`), \
+                 as in `file = @zoo/moco.pth.tar` or `source = random`",
             ));
             return problems;
         }
         for (field, there) in [("architecture", self.architecture.is_some()), ("prefix", self.prefix.is_some())] {
-            if there && self.file.is_none() {
+            if there && !written {
                 problems.push(Problem::new(field, "it says how to read a `file`, and there is none; leave it out"));
             }
         }

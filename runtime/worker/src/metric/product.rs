@@ -50,11 +50,13 @@ impl<const W: usize> Panels<W> {
             let (part, later) = rest.split_at_mut(self.panels * W * deep);
             rest = later;
             for (panel, lines) in part.chunks_exact_mut(deep * W).enumerate() {
-                let row =
-                    |at: usize| rows.get((panel * W + at) * columns..).and_then(|row| row.get(start..start + deep));
-                let of: [Option<&[f32]>; W] = std::array::from_fn(row);
+                // Beyond the last row the first one stands in, and is then wiped out: no branch for every number.
+                let there = W.min(count - panel * W);
+                let row = |at: usize| &rows[(panel * W + if at < there { at } else { 0 }) * columns + start..][..deep];
+                let of: [&[f32]; W] = std::array::from_fn(row);
                 for (column, line) in lines.as_chunks_mut::<W>().0.iter_mut().enumerate() {
-                    *line = of.map(|row| row.map_or(0.0, |row| row[column]));
+                    *line = std::array::from_fn(|at| of[at][column]);
+                    line[there..].fill(0.0);
                 }
             }
         }

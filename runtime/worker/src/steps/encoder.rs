@@ -28,8 +28,10 @@ pub fn run(context: &Context) -> Result<Outcome> {
     let params: Params = context.params()?;
     let start = Instant::now();
     let mut said = BTreeMap::new();
-    let encoder = match (&params.file, &params.torchscript, &params.source) {
-        (Some(file), ..) => from_file(context, &params, context.input_file(&file.artifact.digest)?, &mut said)?,
+    let written = params.file.as_ref().map(|file| &file.artifact.digest);
+    let written = written.or(params.checkpoint.as_ref().map(|file| &file.artifact.digest));
+    let encoder = match (written, &params.torchscript, &params.source) {
+        (Some(digest), ..) => from_file(context, &params, context.input_file(digest)?, &mut said)?,
         (_, Some(file), _) => from_module(&params, context.input_file(&file.artifact.digest)?, &mut said)?,
         (_, _, Some(Source::Random(random))) => {
             let (mean, std) = (random.normalise.mean, random.normalise.std);

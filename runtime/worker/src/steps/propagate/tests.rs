@@ -199,6 +199,12 @@ fn what_cannot_be_scored_is_named() {
     let thin = video(&mut bench, "thin", 4, Annotation::Indexed, thin);
     let message = failed(&bench, &encoder, &thin);
     assert!(message.contains("`masks/00001.png` is 4x2") && message.contains("40x32"), "{message}");
+
+    let wild = network();
+    let _ = wild.need_network("test").unwrap().store.get("bn1.running_var").unwrap().fill_(f64::NAN);
+    let wild = bench.encoder(&wild);
+    let message = failed(&bench, &wild, &good);
+    assert!(message.contains("squares, frame 00000: the encoder gives features that are not finite"), "{message}");
 }
 
 #[test]
