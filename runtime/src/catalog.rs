@@ -39,6 +39,9 @@ fn kind(info: &harness_protocol::KindInfo) -> Kind {
             .collect(),
         random: info.random,
     };
+    if !crate::datasets::is_dataset(info.name) {
+        kind.fields.push(resources());
+    }
     if let Some(test) = test_field(&kind) {
         kind.fields.push(Field {
             name: ALLOWED.into(),
@@ -50,6 +53,32 @@ fn kind(info: &harness_protocol::KindInfo) -> Kind {
         });
     }
     kind
+}
+
+/// What every step that computes may say of the machine that it needs.
+fn resources() -> Field {
+    let field = |(name, ty, doc): &(&str, &str, &str)| Field {
+        name: (*name).into(),
+        doc: (*doc).into(),
+        ty: match *ty {
+            "count" => Type::Int { min: Some(0), max: Some(4096) },
+            "size" => Type::Size,
+            "duration" => Type::Duration,
+            "where" => Type::Choice(vec!["local".into(), "slurm".into()]),
+            _ => Type::Text,
+        },
+        default: None,
+        required: false,
+        observes: true,
+    };
+    Field {
+        name: harness_executors::FIELD.into(),
+        doc: "What it needs of a machine, and where it runs. Never part of the key.".into(),
+        ty: Type::Record(harness_executors::Resources::FIELDS.iter().map(field).collect()),
+        default: None,
+        required: false,
+        observes: true,
+    }
 }
 
 fn text(schema: &Value, key: &str) -> String {

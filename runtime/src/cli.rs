@@ -8,6 +8,7 @@ pub mod export_encoder;
 pub mod fmt;
 pub mod graph;
 pub mod history;
+pub mod job;
 pub mod lsp;
 pub mod plan;
 pub mod report;
@@ -92,6 +93,9 @@ pub enum Command {
     Import(export::Import),
     /// Print what makes a shell complete commands, steps and runs
     Completions(completions::Completions),
+    /// Run one `command` step from a file: for the batch scripts of a cluster's jobs
+    #[command(hide = true)]
+    Job(job::JobFile),
     /// Write manual pages
     #[command(hide = true)]
     Man(completions::Man),
@@ -114,6 +118,9 @@ pub struct Run {
     /// `auto`, `cpu`, `cuda`, or `cuda:0,1`
     #[arg(long)]
     pub device: Option<String>,
+    /// Where steps run: `local`, or `slurm` as jobs of a cluster; without it each where its `resources` say
+    #[arg(long, value_parser = crate::config::executor)]
+    pub executor: Option<harness_executors::Where>,
     /// After a failure, go on with what does not depend on it
     #[arg(long)]
     pub keep_going: bool,

@@ -1,6 +1,7 @@
 //! Configuration: command line over environment over the project's `harness.toml` over the user's.
 
 use anyhow::{Context as _, Result, bail};
+use harness_executors::{Settings, Where};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -28,6 +29,78 @@ struct File {
     wait: Option<String>,
     /// What a step may take.
     limits: LimitsFile,
+    /// `local` or `slurm`.
+    executor: Option<Where>,
+    /// How the cluster is used.
+    slurm: SlurmFile,
+}
+
+/// `[slurm]` of a `harness.toml`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct SlurmFile {
+    partition: Option<String>,
+    gpus: Option<u32>,
+    cpus: Option<u32>,
+    options: Option<Vec<String>>,
+    jobs: Option<usize>,
+    array: Option<usize>,
+    grace: Option<String>,
+    worker: Option<PathBuf>,
+}
+
+/// How the cluster is used. What a step says in `resources` goes before.
+#[derive(Clone, Debug, Default)]
+pub struct Slurm {
+    /// Partition.
+    pub partition: Option<String>,
+    /// GPUs of a step that a worker runs.
+    pub gpus: Option<u32>,
+    /// Cores of a step.
+    pub cpus: Option<u32>,
+    /// Further options of `sbatch`.
+    pub options: Vec<String>,
+    /// Jobs in the queue at a time.
+    pub jobs: usize,
+    /// The worker binary on the nodes, where it lies elsewhere than here.
+    pub worker: Option<PathBuf>,
+    array: usize,
+    grace: Duration,
+}
+
+impl Slurm {
+    fn of(near: SlurmFile, far: SlurmFile) -> Result<Self> {
+        let settings = Settings::default();
+        let grace = near.grace.or(far.grace).map(|text| duration(&text)).transpose().context("grace")?;
+        let slurm = Self {
+            partition: near.partition.or(far.partition),
+            gpus: near.gpus.or(far.gpus),
+            cpus: near.cpus.or(far.cpus),
+            options: near.options.or(far.options).unwrap_or_default(),
+            jobs: near.jobs.or(far.jobs).unwrap_or(1000),
+            worker: near.worker.or(far.worker),
+            array: near.array.or(far.array).unwrap_or(settings.array),
+            grace: grace.unwrap_or(settings.grace),
+        };
+        if slurm.jobs == 0 || slurm.array == 0 {
+            bail!("jobs and array start at 1");
+        }
+        Ok(slurm)
+    }
+
+    /// How jobs are followed.
+    pub fn settings(&self) -> Settings {
+        Settings { array: self.array, grace: self.grace, ..Settings::default() }
+    }
+}
+
+/// `local` or `slurm`.
+pub fn executor(text: &str) -> Result<Where, String> {
+    match text {
+        "local" => Ok(Where::Local),
+        "slurm" => Ok(Where::Slurm),
+        other => Err(format!("there is no executor `{other}`; there are `local` and `slurm`")),
+    }
 }
 
 /// `[limits]` of a `harness.toml`, and `[limits.KIND]` below it.
@@ -80,6 +153,10 @@ pub struct Config {
     /// How long to wait for another process that computes the same; none means as long as it takes.
     pub wait: Option<Duration>,
     limits: Limits,
+    /// Where steps run, if that is said for all.
+    pub executor: Option<Where>,
+    /// How the cluster is used.
+    pub slurm: Slurm,
     /// The project's `harness.toml`, or where one would be looked for first.
     pub project_file: PathBuf,
     /// The folder of the `.exp` file: plain paths are relative to it.
@@ -152,6 +229,8 @@ pub struct Flags {
     pub jobs: Option<usize>,
     /// `--device`
     pub device: Option<String>,
+    /// `--executor`
+    pub executor: Option<Where>,
 }
 
 fn read(path: &Path) -> Result<File> {
@@ -168,6 +247,7 @@ fn read(path: &Path) -> Result<File> {
     file.roots.values_mut().for_each(place);
     file.cache.iter_mut().for_each(place);
     file.worker.iter_mut().for_each(place);
+    file.slurm.worker.iter_mut().for_each(place);
     Ok(file)
 }
 
@@ -200,6 +280,7 @@ impl Config {
         let wait = env("HARNESS_WAIT").or(near.wait).or(far.wait).map(|text| duration(&text)).transpose();
         let wait = wait.context("wait")?;
         let memory = near.memory.or(far.memory).map(|text| bytes(&text)).transpose().context("memory")?;
+        let said = env("HARNESS_EXECUTOR").map(|text| executor(&text)).transpose().map_err(anyhow::Error::msg)?;
         let mut roots = far.roots;
         roots.extend(near.roots);
         Ok(Self {
@@ -224,6 +305,8 @@ impl Config {
             memory,
             wait,
             limits,
+            executor: flags.executor.or(said).or(near.executor).or(far.executor),
+            slurm: Slurm::of(near.slurm, far.slurm).context("[slurm]")?,
             project_file: project.unwrap_or(folder.join("harness.toml")),
             folder,
         })

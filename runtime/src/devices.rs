@@ -25,13 +25,39 @@ fn visible(there: usize, variable: Option<&str>) -> Vec<String> {
     }
 }
 
-/// How a slot's processes see its device: what `CUDA_VISIBLE_DEVICES` is to say, and the device's name to them. A
-/// process of the slot `cuda:2` sees that device alone, and so as its `cuda:0`.
-pub fn seen(slot: &str) -> (Option<String>, String) {
-    match slot.strip_prefix("cuda:").and_then(|number| number.parse::<usize>().ok()) {
-        Some(number) => (cuda_devices().get(number).cloned(), "cuda:0".into()),
-        None => (None, slot.into()),
+/// The number of a slot's CUDA device.
+fn cuda(slot: &str) -> Option<usize> {
+    slot.strip_prefix("cuda:").and_then(|number| number.parse().ok())
+}
+
+/// How a step's processes see its devices: what `CUDA_VISIBLE_DEVICES` is to say, and the first device's name to them. A
+/// process on `cuda:2` and `cuda:3` sees these alone, and so as its `cuda:0` and `cuda:1`.
+pub fn seen(slots: &[String]) -> (Option<String>, String) {
+    let Some(first) = slots.first() else { return (None, "cpu".into()) };
+    if cuda(first).is_none() {
+        return (None, first.clone());
     }
+    let there = cuda_devices();
+    let names: Vec<&str> = slots.iter().filter_map(|slot| there.get(cuda(slot)?)).map(String::as_str).collect();
+    (Some(names.join(",")), "cuda:0".into())
+}
+
+/// The memory of each slot's GPU in bytes, as the driver's own program says it; none where it does not, or of a CPU.
+pub fn memories(slots: &[String]) -> Vec<Option<u64>> {
+    let asked = std::process::Command::new("nvidia-smi")
+        .args(["--query-gpu=index,uuid,memory.total", "--format=csv,noheader,nounits"])
+        .output();
+    let text = asked.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    let there = cuda_devices();
+    slots.iter().map(|slot| memory_in(&text, there.get(cuda(slot)?)?)).collect()
+}
+
+/// The memory of the GPU with this number or the beginning of this name, in a table of the driver's.
+fn memory_in(table: &str, name: &str) -> Option<u64> {
+    let rows = table.lines().map(|line| line.split(',').map(str::trim).collect::<Vec<_>>());
+    let is_it =
+        |row: &Vec<&str>| row.len() == 3 && (row[0] == name || name.starts_with("GPU-") && row[1].starts_with(name));
+    rows.into_iter().find(is_it).and_then(|row| row[2].parse::<u64>().ok()).map(|mib| mib << 20)
 }
 
 /// The device of each slot: for CPUs `jobs` times `cpu`, for GPUs one each unless `jobs` says less.
@@ -83,7 +109,10 @@ mod tests {
         for none in ["", "-1", "NoDevFiles"] {
             assert!(visible(4, Some(none)).is_empty(), "{none}");
         }
-        assert_eq!(seen("cpu"), (None, "cpu".into()));
+        assert_eq!(seen(&["cpu".into()]), (None, "cpu".into()));
+        let table = "0, GPU-5a11, 81559\n1, GPU-77bc, 40960\n";
+        assert_eq!((memory_in(table, "1"), memory_in(table, "GPU-5a")), (Some(40_960 << 20), Some(81_559 << 20)));
+        assert_eq!((memory_in(table, "2"), memory_in("no driver", "0")), (None, None));
     }
 
     #[test]

@@ -35,6 +35,17 @@ pub enum Status {
 pub enum Event {
     /// The program is checked and planned.
     RunStarted { run: String, file: String, steps: usize, cache: String },
+    /// How a step's job stands in a cluster's queue, in the scheduler's words.
+    StepQueued {
+        step: usize,
+        label: String,
+        kind: String,
+        key: String,
+        job: String,
+        state: String,
+        reason: String,
+        node: String,
+    },
     /// A step is being computed.
     StepStarted { step: usize, label: String, kind: String, key: String, slot: String },
     /// How far a step is.

@@ -31,7 +31,11 @@ pub fn imply(program: Program) -> Program {
                 let mut params = Map::from_iter([("encoder".into(), encoder.clone()), ("data".into(), data.clone())]);
                 params.extend(transform.clone().map(|transform| ("transform".into(), transform)));
                 params.extend(layer.clone().map(|layer| ("layer".into(), layer)));
-                let id = *known.entry(Value::Object(params.clone()).to_string()).or_insert_with(|| {
+                let known = known.entry(Value::Object(params.clone()).to_string());
+                // The work of the evaluation is done there, so what it needs of a machine is needed there.
+                let resources = step.params.get(harness_executors::FIELD);
+                params.extend(resources.map(|resources| (harness_executors::FIELD.into(), resources.clone())));
+                let id = *known.or_insert_with(|| {
                     let id = steps.len();
                     steps.push(embed(id, params, &step, split, &steps));
                     id

@@ -2,7 +2,7 @@
 
 use crate::events::{Event, Status};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -76,6 +76,8 @@ pub struct Screen {
     running: HashMap<usize, Running>,
     /// Columns that the lines are made for.
     columns: usize,
+    /// Steps of which it was said that they are in a cluster's queue.
+    queued: HashSet<usize>,
     colour: bool,
     /// Steps that were not tried, by why.
     skipped: BTreeMap<String, Vec<String>>,
@@ -187,6 +189,7 @@ impl Screen {
             file: String::new(),
             running: HashMap::new(),
             columns: columns().unwrap_or(COLUMNS),
+            queued: HashSet::new(),
             colour,
             skipped: BTreeMap::new(),
         }
@@ -262,6 +265,14 @@ impl Listener for Screen {
                 }
             }
             Event::Metric { .. } => {}
+            Event::StepQueued { step, label, job, state, reason, .. } => {
+                // A thousand jobs are no news one by one.
+                if state == "PENDING" && self.queued.insert(*step) && self.queued.len() <= NAMED {
+                    let more = if self.queued.len() == NAMED { "; of further ones `harness status` tells" } else { "" };
+                    let why = if reason.is_empty() { String::new() } else { format!(" ({reason})") };
+                    self.say(&format!("{}  {label}  job {job}{why}{more}", self.paint("2", "queued  ")));
+                }
+            }
             Event::Log { label, level, text, .. } => {
                 let head = if level == "warn" { self.paint("33", "warning") } else { level.clone() };
                 let place = label.as_ref().map(|label| format!("{label}: ")).unwrap_or_default();

@@ -15,6 +15,7 @@ mod inputs;
 mod listen;
 mod live;
 mod overlap;
+mod places;
 mod project;
 mod run;
 mod runs;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         cli::Command::Fmt(arguments) => cli::fmt::fmt(&arguments),
         cli::Command::Graph(arguments) => cli::graph::graph(&arguments),
         cli::Command::Lsp => cli::lsp::lsp(),
+        cli::Command::Job(arguments) => cli::job::job(&arguments),
         cli::Command::Explain { code } => describe::explain(&code),
         cli::Command::Describe { kind } => describe::kind(kind.as_deref()),
         cli::Command::Cache(command) => cli::cache::cache(&command),

@@ -1,15 +1,21 @@
 //! The dispatcher: owns the state of a run, hands actions to slots, and emits events. It never touches the terminal.
 
+mod cluster;
+
+pub use cluster::Reach;
+
 use crate::action::{self, Action, Finished};
 use crate::config::Config;
 use crate::events::{Event, Status};
 use crate::inputs::Inputs;
 use crate::overlap::Overlap;
+use crate::places::{Need, Places};
 use crate::worker::{Ended, Worker};
 use crate::{command, datasets, devices};
 use anyhow::Result;
 use harness_cache::{ActionKey, Cache, Digest, Lease, Output, Record, Series};
 use harness_dsl::{Catalog, Program};
+use harness_executors::{Resources, Where};
 use harness_protocol::{Executor, FromWorker, Job, Outcome, steps};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -51,6 +57,8 @@ pub struct Request<'a> {
     pub cancel: Arc<AtomicBool>,
     /// Set when it is to stop at once.
     pub hurry: Arc<AtomicBool>,
+    /// What the cluster is reached by, if not by Slurm's own commands.
+    pub reach: Option<&'a (dyn Fn() -> Reach + Sync)>,
 }
 
 /// How a step stands at the end.
@@ -104,6 +112,7 @@ const FRESH_MS: u64 = 60_000;
 /// Before a failed step is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
+#[derive(Clone)]
 struct Task {
     step: usize,
     label: String,
@@ -111,8 +120,19 @@ struct Task {
     /// Outputs that other steps take.
     taken: BTreeSet<String>,
     force: bool,
-    /// Memory that it reserves, in bytes.
-    memory: u64,
+    /// What it needs to begin.
+    need: Need,
+    /// What it says of itself.
+    resources: Resources,
+    /// The devices that it got.
+    devices: Vec<String>,
+}
+
+/// What a slot is told.
+enum Work {
+    Task(Box<Task>),
+    /// Its device goes to a step on another slot: an idle worker there must not keep memory.
+    Rest,
 }
 
 /// Runs everything wanted; one state for each step of the program.
@@ -122,17 +142,30 @@ struct Task {
 pub fn run(request: &Request<'_>, emit: &mut dyn FnMut(Event)) -> Result<Vec<State>> {
     std::thread::scope(|scope| {
         let (send, receive) = channel::<Message>();
-        let mut slots: Vec<Sender<Task>> = Vec::new();
-        for (number, device) in request.slots.iter().enumerate() {
-            let (task_send, tasks) = channel::<Task>();
+        let mut slots: Vec<Sender<Work>> = Vec::new();
+        let places = places(request);
+        for (number, &device) in places.seats().iter().enumerate() {
+            let (task_send, tasks) = channel::<Work>();
             slots.push(task_send);
-            let send = send.clone();
+            let (send, device) = (send.clone(), request.slots[device].as_str());
             scope.spawn(move || Slot { number, device, request, send, worker: None }.serve(tasks));
         }
+        let (cluster, orders) = channel();
+        let messages = send.clone();
+        scope.spawn(move || cluster::Cluster::new(request, messages).serve(&orders));
         let (commits, batches) = channel();
         scope.spawn(move || committer(request.results.unwrap_or(request.cache), &batches, &send));
-        Dispatcher::new(request, slots, commits, emit).serve(&receive)
+        Dispatcher::new(request, slots, cluster, places, commits, emit).serve(&receive)
     })
+}
+
+/// The places of a run: the devices of this machine, to be shared where a step says how much it needs of one, and those
+/// in the cluster's queue.
+fn places(request: &Request<'_>) -> Places {
+    let said = |step: &harness_dsl::Step| Resources::of(&step.params).unwrap_or_default();
+    let shares = request.program.steps.iter().any(|step| request.wanted[step.id] && said(step).gpu_memory.is_some());
+    let memories = if shares { devices::memories(&request.slots) } else { vec![None; request.slots.len()] };
+    Places::new(&memories, request.config.slurm.jobs, request.config.memory)
 }
 
 /// Syncs what finished steps left, many at a time, and then gives their leases back.
@@ -153,15 +186,14 @@ fn committer(cache: &Cache, batches: &Receiver<(usize, Option<Lease>)>, send: &S
 
 struct Dispatcher<'a, 'e> {
     request: &'a Request<'a>,
-    slots: Vec<Sender<Task>>,
+    slots: Vec<Sender<Work>>,
+    cluster: Sender<(usize, Task)>,
+    places: Places,
     commits: Sender<(usize, Option<Lease>)>,
     /// Keys of results that wait for their commit.
     uncommitted: BTreeSet<Digest>,
     /// Number of steps that do.
     committing: usize,
-    free: Vec<usize>,
-    /// What each slot's step reserves, in bytes.
-    reserved: Vec<u64>,
     emit: &'e mut dyn FnMut(Event),
     states: Vec<State>,
     finished: Vec<Option<Finished>>,
@@ -183,7 +215,9 @@ struct Dispatcher<'a, 'e> {
 impl<'a, 'e> Dispatcher<'a, 'e> {
     fn new(
         request: &'a Request<'a>,
-        slots: Vec<Sender<Task>>,
+        slots: Vec<Sender<Work>>,
+        cluster: Sender<(usize, Task)>,
+        places: Places,
         commits: Sender<(usize, Option<Lease>)>,
         emit: &'e mut dyn FnMut(Event),
     ) -> Self {
@@ -205,9 +239,9 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
             request,
             overlap: Overlap::new(request.program, request.catalog, &request.wanted, request.cache),
             said: BTreeSet::new(),
-            free: (0..slots.len()).rev().collect(),
-            reserved: vec![0; slots.len()],
             slots,
+            cluster,
+            places,
             commits,
             uncommitted: BTreeSet::new(),
             committing: 0,
@@ -242,14 +276,8 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
             if self.stopping {
                 self.queued.clear();
             }
-            while let Some(&slot) = self.free.last() {
-                let Some(task) = self.next() else { break };
-                self.free.pop();
+            while self.places.has_room() && self.start()? {
                 self.running += 1;
-                self.reserved[slot] = task.memory;
-                if self.slots[slot].send(task).is_err() {
-                    anyhow::bail!("slot {slot} ended on its own");
-                }
             }
             if self.running == 0 && self.committing == 0 && self.ready.is_empty() {
                 break;
@@ -265,8 +293,7 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
                 }
                 Ok(Message::Done { step, slot, wall_s, result }) => {
                     self.running -= 1;
-                    self.free.push(slot);
-                    self.reserved[slot] = 0;
+                    self.places.free(slot);
                     let followers =
                         self.states[step].key.and_then(|key| self.followers.remove(&key)).unwrap_or_default();
                     match *result {
@@ -335,13 +362,40 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
         Ok(self.states)
     }
 
-    /// The first queued task whose memory is to be had. One that asks for more than there is runs alone.
-    fn next(&mut self) -> Option<Task> {
-        let taken: u64 = self.reserved.iter().sum();
-        let budget = self.request.config.memory.unwrap_or(u64::MAX);
-        let fits = |task: &Task| self.running == 0 || taken.saturating_add(task.memory) <= budget;
-        let index = self.queued.iter().position(fits)?;
-        self.queued.remove(index)
+    /// Starts the first queued task that there is room for; whether there was one.
+    fn start(&mut self) -> Result<bool> {
+        let Some((index, seats)) = self.places.next(self.queued.iter_mut().map(|task| &mut task.need)) else {
+            return Ok(false);
+        };
+        let Some(mut task) = self.queued.remove(index) else { return Ok(false) };
+        let Some((&seat, others)) = seats.split_first() else { return Ok(false) };
+        let sent = if task.need.cluster {
+            self.cluster.send((seat, task)).is_ok()
+        } else {
+            let device = |seat: &usize| self.request.slots[self.places.seats()[*seat]].clone();
+            task.devices = seats.iter().map(device).collect();
+            others.iter().for_each(|&other| drop(self.slots[other].send(Work::Rest)));
+            self.slots[seat].send(Work::Task(Box::new(task))).is_ok()
+        };
+        anyhow::ensure!(sent, "slot {seat} ended on its own");
+        Ok(true)
+    }
+
+    /// What a step needs to begin.
+    fn need(&self, resources: &Resources, kind: &str) -> Result<Need> {
+        let request = self.request;
+        // What is verified is computed here, whatever computed it first.
+        let all = if request.results.is_some() { Some(Where::Local) } else { request.config.executor };
+        let cluster = resources.executor(all) == Where::Slurm && kind != "scenes";
+        let gpus = request.slots.iter().filter(|slot| slot.starts_with("cuda")).count();
+        let devices = if gpus == 0 { 1 } else { resources.gpus.unwrap_or(1).max(1) as usize };
+        if !cluster && gpus > 0 && devices > gpus {
+            anyhow::bail!(
+                "it asks for {devices} GPUs and this run has {gpus}; ask for fewer (`resources`), or run it on a cluster (`--executor slurm`)"
+            );
+        }
+        let memory = resources.memory.unwrap_or(request.config.limit(kind).memory);
+        Ok(Need { devices, device_memory: resources.gpu_memory, memory, cluster, overtaken: 0 })
     }
 
     fn blocker(&self, step: usize) -> String {
@@ -472,6 +526,15 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
         } else if let Some(followers) = self.followers.get_mut(&action.digest) {
             followers.push(step);
         } else {
+            let resources = Resources::of(&spec.params).map_err(anyhow::Error::msg);
+            let need = resources.and_then(|resources| Ok((self.need(&resources, &spec.kind)?, resources)));
+            let (need, resources) = match need {
+                Ok(found) => found,
+                Err(error) => {
+                    self.fail(step, format!("{error:#}"), 0.0, !request.keep_going);
+                    return Ok(());
+                }
+            };
             self.followers.insert(action.digest, Vec::new());
             if !lacking.is_empty() {
                 let text = format!("{} was not kept when it ran: it is computed again", lacking.join(", "));
@@ -483,15 +546,9 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
                 let taken: Vec<&BTreeSet<String>> = equal.iter().map(|&other| &self.taken[other]).collect();
                 action.keep_also(request.cache.record(&action.digest)?.as_ref(), &taken);
             }
-            let memory = request.config.limit(&spec.kind).memory;
-            self.queued.push_back(Task {
-                step,
-                label: spec.label.clone(),
-                action,
-                taken: self.taken[step].clone(),
-                force: request.forced[step],
-                memory,
-            });
+            let (label, force) = (spec.label.clone(), request.forced[step]);
+            let (taken, devices) = (self.taken[step].clone(), Vec::new());
+            self.queued.push_back(Task { step, label, action, taken, force, need, resources, devices });
         }
         for notice in request.cache.notices() {
             (self.emit)(Event::Log {
@@ -613,8 +670,12 @@ struct Slot<'a> {
 }
 
 impl Slot<'_> {
-    fn serve(mut self, tasks: Receiver<Task>) {
-        for task in tasks {
+    fn serve(mut self, tasks: Receiver<Work>) {
+        for work in tasks {
+            let Work::Task(task) = work else {
+                self.worker = None;
+                continue;
+            };
             let start = Instant::now();
             let mut reasons = Vec::new();
             let result = loop {
@@ -641,6 +702,10 @@ impl Slot<'_> {
                 Ok(Computed { known: true, .. }) => 0.0,
                 _ => start.elapsed().as_secs_f64(),
             };
+            // One that stayed would keep memory of a device that others use.
+            if task.need.device_memory.is_some() {
+                self.worker = None;
+            }
             let result = Box::new(result);
             let _ = self.send.send(Message::Done { step: task.step, slot: self.number, wall_s, result });
         }
@@ -696,7 +761,7 @@ impl Slot<'_> {
             label: label.clone(),
             kind: action.info.name.into(),
             key: action.digest.to_string(),
-            slot: format!("{}#{}", self.device, self.number),
+            slot: format!("{}#{}", task.devices.join("+"), self.number),
         });
         if action.info.name == "scenes" {
             let _using = cache.using().map_err(|error| say(&error))?;
@@ -706,8 +771,9 @@ impl Slot<'_> {
             cache.append(&finished.record).map_err(|error| say(&error))?;
             return Ok(Computed { finished, known: false, warnings, lease });
         }
-        let (gpu, device) = devices::seen(self.device);
-        let limit = self.request.config.limit(action.info.name).time;
+        let (gpu, device) = devices::seen(&task.devices);
+        let limit = task.resources.time.map(Duration::from_secs_f64);
+        let limit = limit.or(self.request.config.limit(action.info.name).time);
         let out = cache.temp_dir().map_err(|error| say(&error))?;
         let log = out.path().join("log.txt");
         let job = Job {
@@ -741,6 +807,11 @@ impl Slot<'_> {
             Executor::Worker => self.run_in_worker(job, task, start, &log, limit, gpu.as_deref()),
         }?;
         inputs.unchanged(looked).map_err(|error| say(&error))?;
+        let mut outcome = outcome;
+        let gpus = task.devices.iter().filter(|device| device.starts_with("cuda")).count();
+        if gpus > 0 {
+            outcome.provenance.insert("gpus".into(), gpus.into());
+        }
         let finished = self
             .store(task, outcome, out.path(), &log, start.elapsed().as_secs_f64(), reasons)
             .map_err(|error| say(&format!("{error:#}")))?;
@@ -757,7 +828,7 @@ impl Slot<'_> {
         limit: Option<Duration>,
         gpu: Option<&str>,
     ) -> Result<Outcome, Ended> {
-        if self.worker.as_mut().is_some_and(|worker| !worker.alive()) {
+        if self.worker.as_mut().is_some_and(|worker| !worker.alive() || !worker.sees(gpu)) {
             self.worker = None;
         }
         let mut worker = match self.worker.take() {
@@ -829,7 +900,8 @@ impl Slot<'_> {
         record.observed = task.action.observed.clone();
         let mut provenance = outcome.provenance;
         // The worker sees its device alone and calls it the first.
-        provenance.insert("device".into(), self.device.into());
+        let device = if task.devices.is_empty() { self.device.into() } else { task.devices.join("+") };
+        provenance.insert("device".into(), device.into());
         if !reasons.is_empty() {
             provenance.insert("failed attempts".into(), json!(reasons));
         }
@@ -871,7 +943,8 @@ fn stamp(record: &mut Record, seconds: f64) {
     record.finished_unix_ms = now_ms();
     record.duration_s = seconds;
     let mut provenance: BTreeMap<String, Value> = serde_json::from_value(record.provenance.clone()).unwrap_or_default();
-    provenance.insert("host".into(), host().into());
+    // A cluster's node has said its name.
+    provenance.entry("host".into()).or_insert_with(|| host().into());
     provenance.insert("harness".into(), env!("CARGO_PKG_VERSION").into());
     record.provenance = json!(provenance);
 }

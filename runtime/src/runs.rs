@@ -9,6 +9,7 @@ use crate::events::Status;
 use anyhow::{Context as _, Result, bail};
 use harness_cache::{Cache, Digest};
 use harness_dsl::Program;
+use harness_executors::Standing;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -89,6 +90,8 @@ pub struct StepEnd {
     pub error: Option<String>,
     /// The slot that computes it.
     pub slot: String,
+    /// How its job stands in a cluster's queue.
+    pub queued: Option<String>,
     /// The last that it said of how far it is.
     pub progress: Option<Progress>,
     /// Lines about it: level, text.
@@ -202,6 +205,17 @@ impl Told {
         let number = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
         match event["event"].as_str().unwrap_or_default() {
             "run_started" => self.total = count("steps"),
+            "step_queued" => {
+                let step = self.steps.entry(text("label")).or_default();
+                let standing = Standing {
+                    job: Some(text("job")),
+                    state: text("state"),
+                    reason: text("reason"),
+                    node: text("node"),
+                    ..Standing::default()
+                };
+                step.queued = Some(standing.said());
+            }
             "step_started" => {
                 let step = self.steps.entry(text("label")).or_default();
                 (step.kind, step.key, step.slot) = (text("kind"), text("key").parse().ok(), text("slot"));
@@ -243,6 +257,15 @@ impl Told {
             }
             _ => {}
         }
+    }
+
+    /// Steps whose jobs wait in a cluster's queue, if the run goes on.
+    pub fn queued(&self) -> impl Iterator<Item = (&String, &str)> {
+        let waits = |step: &StepEnd| step.status.is_none() && step.slot.is_empty();
+        self.steps
+            .iter()
+            .filter(move |(_, step)| waits(step))
+            .filter_map(|(label, step)| Some((label, step.queued.as_deref()?)))
     }
 
     /// Steps being computed, if the run goes on.

@@ -100,7 +100,12 @@ pub fn run(arguments: &cli::Run) -> Result<ExitCode> {
     }
     let Some(program) = &text.checked.program else { return Ok(ExitCode::from(2)) };
     let folder = project::folder(&arguments.file);
-    let flags = Flags { cache: arguments.cache.clone(), jobs: arguments.jobs, device: arguments.device.clone() };
+    let flags = Flags {
+        cache: arguments.cache.clone(),
+        jobs: arguments.jobs,
+        device: arguments.device.clone(),
+        executor: arguments.executor,
+    };
     let config = Config::find(folder, &flags)?;
     let wanted = text::select(program, &arguments.targets)?;
     let mut forced = vec![false; program.steps.len()];
@@ -181,6 +186,7 @@ pub fn run(arguments: &cli::Run) -> Result<ExitCode> {
         logs: dir.clone(),
         cancel: cancel.clone(),
         hurry,
+        reach: None,
     };
     let states = engine::run(&request, &mut emit)?;
 

@@ -112,6 +112,7 @@ pub fn fields(step: &Step, catalog: &Catalog) -> Map<String, Value> {
     let mut params = step.params.clone();
     // Said to `harness`, not to the step.
     params.remove(crate::overlap::ALLOWED);
+    params.remove(harness_executors::FIELD);
     if let Some(kind) = catalog.kind(&step.kind) {
         expand_fields(&mut params, &kind.fields);
     }

@@ -41,6 +41,8 @@ pub struct Worker {
     pub libtorch: String,
     /// CUDA devices it sees.
     pub cuda_devices: u32,
+    /// What `CUDA_VISIBLE_DEVICES` said to it.
+    gpu: Option<String>,
     next: u64,
 }
 
@@ -100,6 +102,7 @@ impl Worker {
             build: String::new(),
             libtorch: String::new(),
             cuda_devices: 0,
+            gpu: gpu.map(String::from),
             next: 0,
         };
         worker.send(&ToWorker::Hello { protocol: PROTOCOL_VERSION })?;
@@ -216,6 +219,11 @@ impl Worker {
                 Err(_) => return Err(Ended::Died(self.died())),
             }
         }
+    }
+
+    /// Whether it was started with these devices to see.
+    pub fn sees(&self, gpu: Option<&str>) -> bool {
+        self.gpu.as_deref() == gpu
     }
 
     /// Whether the process still runs.

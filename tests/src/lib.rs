@@ -1,6 +1,7 @@
 //! End-to-end tests over the two real binaries: a builder that runs `harness` in a folder of its own.
 
 pub mod browser;
+pub mod slurm;
 pub mod trial;
 
 use serde_json::Value;

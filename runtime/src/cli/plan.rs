@@ -54,6 +54,9 @@ struct Planned<'a> {
     explained: &'a Explained,
     /// Seconds it would take, if that is known.
     estimate_s: Option<f64>,
+    /// How a job of it stands in a cluster's queue.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    job: Option<String>,
 }
 
 /// Time of a whole run.
@@ -90,7 +93,12 @@ pub fn plan(arguments: &Plan) -> Result<ExitCode> {
     let steps: Vec<Planned<'_>> = explained
         .iter()
         .zip(&times)
-        .filter_map(|(explained, time)| Some(Planned { explained: explained.as_ref()?, estimate_s: *time }))
+        .filter_map(|(explained, time)| {
+            let explained = explained.as_ref()?;
+            let standing = explained.key.as_ref().filter(|_| explained.standing != Standing::Known);
+            let job = standing.and_then(|key| harness_executors::Standing::read(project.cache.dir(), &key.to_string()));
+            Some(Planned { explained, estimate_s: *time, job: job.map(|job| job.said()) })
+        })
         .collect();
     let number = |standing: Standing| steps.iter().filter(|step| step.explained.standing == standing).count();
     let [known, runs, depends, fails] =
@@ -268,7 +276,13 @@ fn show(steps: &[Planned<'_>], all: bool) {
             _ => format!(", about {} each", seconds(times.iter().sum::<f64>() / times.len() as f64)),
         };
         println!("{word:>7}  {name}  {}{time}", one.kind);
-        let said = if first { Vec::new() } else { reasons(one, many) };
+        let mut said = if first { Vec::new() } else { reasons(one, many) };
+        let jobs: Vec<String> = members.iter().filter_map(|step| step.job.clone()).collect();
+        match jobs.as_slice() {
+            [] => {}
+            [job] if !many => said.insert(0, format!("in the queue: {job}")),
+            [job, ..] => said.insert(0, format!("in the queue: {} of them, such as {job}", jobs.len())),
+        }
         let more = if all { 0 } else { said.len().saturating_sub(REASONS) };
         said.iter().take(said.len() - more).for_each(|line| println!("         {line}"));
         if more > 0 {

@@ -12,6 +12,8 @@ use std::process::ExitCode;
 
 /// Runs that ended and are listed where none goes on.
 const ENDED: usize = 3;
+/// Jobs in a cluster's queue that are listed.
+const QUEUED: usize = 10;
 
 /// `harness status`
 #[derive(Args, Debug)]
@@ -42,8 +44,9 @@ pub fn status(arguments: &Status) -> Result<ExitCode> {
         for (run, told) in &live {
             let done = told.steps.values().filter(|step| step.status.is_some()).count();
             let running: Vec<_> = told.running().map(|(label, step)| json!({ "label": label, "step": step })).collect();
+            let queued: Vec<_> = told.queued().map(|(label, job)| json!({ "label": label, "job": job })).collect();
             shown.push(json!({
-                "run": run.id, "asked": run.asked, "steps": told.total, "done": done, "running": running,
+                "queued": queued, "run": run.id, "asked": run.asked, "steps": told.total, "done": done, "running": running,
             }));
         }
         print_json(&shown)?;
@@ -82,6 +85,13 @@ pub fn status(arguments: &Status) -> Result<ExitCode> {
             })
             .collect();
         aligned(&rows).iter().for_each(|line| println!("{line}"));
+        let queued: Vec<_> = told.queued().collect();
+        let rows: Vec<Vec<String>> =
+            queued.iter().take(QUEUED).map(|(label, job)| vec![format!("    {label}"), job.to_string()]).collect();
+        aligned(&rows).iter().for_each(|line| println!("{line}"));
+        if queued.len() > QUEUED {
+            println!("    and {} more in the queue (`--json` lists them)", queued.len() - QUEUED);
+        }
         for (label, step) in told.steps.iter().filter(|(_, step)| step.status == Some(events::Status::Failed)) {
             println!(
                 "    failed: {label}: {}",

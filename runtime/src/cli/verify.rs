@@ -203,6 +203,7 @@ fn compute(
         logs: store.dir().to_path_buf(),
         cancel: cancel.clone(),
         hurry,
+        reach: None,
     };
     let mut screen = Screen::new(std::io::stderr().is_terminal(), start::colour());
     let states = engine::run(&request, &mut |event| {
