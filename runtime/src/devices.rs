@@ -42,6 +42,17 @@ pub fn seen(slots: &[String]) -> (Option<String>, String) {
     (Some(names.join(",")), "cuda:0".into())
 }
 
+/// Devices of a step's further ranks, as its processes see them: its other GPUs; where there are none, as many shares of the
+/// processor as it asks for devices. None of a kind that cannot be shared.
+pub fn peers(shared: bool, asked: Option<u32>, slots: &[String]) -> Vec<String> {
+    let gpus = slots.iter().filter(|slot| cuda(slot).is_some()).count();
+    match (shared, gpus) {
+        (false, _) => Vec::new(),
+        (true, 0) => vec!["cpu".into(); asked.unwrap_or(1).max(1) as usize - 1],
+        (true, gpus) => (1..gpus).map(|number| format!("cuda:{number}")).collect(),
+    }
+}
+
 /// The memory of each slot's GPU in bytes, as the driver's own program says it; none where it does not, or of a CPU.
 pub fn memories(slots: &[String]) -> Vec<Option<u64>> {
     let asked = std::process::Command::new("nvidia-smi")
@@ -110,6 +121,10 @@ mod tests {
             assert!(visible(4, Some(none)).is_empty(), "{none}");
         }
         assert_eq!(seen(&["cpu".into()]), (None, "cpu".into()));
+        let two = ["cuda:2".to_string(), "cuda:5".to_string()];
+        assert_eq!(peers(true, Some(2), &two), ["cuda:1"]);
+        assert_eq!(peers(true, Some(3), &["cpu".into()]), ["cpu", "cpu"]);
+        assert!(peers(true, None, &["cpu".into()]).is_empty() && peers(false, Some(2), &two).is_empty());
         let table = "0, GPU-5a11, 81559\n1, GPU-77bc, 40960\n";
         assert_eq!((memory_in(table, "1"), memory_in(table, "GPU-5a")), (Some(40_960 << 20), Some(81_559 << 20)));
         assert_eq!((memory_in(table, "2"), memory_in("no driver", "0")), (None, None));

@@ -82,6 +82,7 @@ impl Project {
             logs: self.cache.dir().join("runs"),
             cancel: Default::default(),
             hurry: Default::default(),
+            reach: None,
         }
     }
 

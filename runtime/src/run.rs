@@ -388,7 +388,15 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
         let all = if request.results.is_some() { Some(Where::Local) } else { request.config.executor };
         let cluster = resources.executor(all) == Where::Slurm && kind != "scenes";
         let gpus = request.slots.iter().filter(|slot| slot.starts_with("cuda")).count();
-        let devices = if gpus == 0 { 1 } else { resources.gpus.unwrap_or(1).max(1) as usize };
+        let asked = resources.gpus.unwrap_or(1).max(1) as usize;
+        if asked > 1 && steps::kind(kind).is_none_or(|kind| !kind.shared && kind.executor == Executor::Worker) {
+            let shared: Vec<&str> = steps::ALL.iter().filter(|kind| kind.shared).map(|kind| kind.name).collect();
+            anyhow::bail!(
+                "`{kind}` runs on one device and asks for {asked} (`resources`); several are for {}",
+                shared.join(", ")
+            );
+        }
+        let devices = if gpus == 0 { 1 } else { asked };
         if !cluster && gpus > 0 && devices > gpus {
             anyhow::bail!(
                 "it asks for {devices} GPUs and this run has {gpus}; ask for fewer (`resources`), or run it on a cluster (`--executor slurm`)"
@@ -787,7 +795,7 @@ impl Slot<'_> {
             out_dir: out.path().to_path_buf(),
             work_dir: cache.work_dir(&action.digest).map_err(|error| say(&error))?,
             device,
-            peers: Vec::new(),
+            peers: devices::peers(action.info.shared, task.resources.gpus, &task.devices),
             threads: self.request.config.threads,
         };
         let looked = self.request.cache;

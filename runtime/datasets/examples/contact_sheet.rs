@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Grouped by class, so that a person can judge whether a class can be told by its shape.
     let mut entries: Vec<_> = train.entries.iter().take(COLUMNS * 12).collect();
     entries.sort_by_key(|entry| entry.label);
-    let pairs: Vec<_> = entries.iter().filter_map(|e| Some((&e.file, e.mask.as_ref()?))).collect();
+    let pairs: Vec<_> = entries.iter().filter_map(|e| Some((&e.file, e.mask.as_deref()?))).collect();
     sheet(&reader, &pairs, params.size as usize, &folder.join("train.png"))?;
     let videos: VideoManifest = serde_json::from_slice(built.output("videos").ok_or("no videos")?)?;
     let pairs: Vec<_> = videos

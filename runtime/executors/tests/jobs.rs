@@ -46,6 +46,7 @@ fn order(cache: &std::path::Path, number: usize) -> Order {
         inputs: BTreeMap::new(),
         out_dir: "unset".into(),
         work_dir: cache.join("work").join(number.to_string()),
+        peers: Vec::new(),
         device: "cpu".into(),
         threads: 1,
     };
@@ -190,7 +191,7 @@ fn a_coordinator_that_was_killed_finds_its_jobs() {
     let start =
         || Jobs::new(cache.path(), Box::new(cluster.clone()), Box::new(clock.clone()), Settings::default()).unwrap();
     let mut jobs = start();
-    (0..50).for_each(|number| drop(jobs.add(order(cache.path(), number)).unwrap()));
+    (0..50).for_each(|number| _ = jobs.add(order(cache.path(), number)).unwrap());
     for _ in 0..150 {
         clock.pass(Duration::from_secs(1));
         jobs.tick(&mut |note| drop(note));

@@ -341,6 +341,13 @@ impl Live {
                     step.error = None;
                 }
             }
+            Event::StepQueued { step, label, kind, job, state, reason, node, .. } => {
+                if self.step(step, &label, &kind).is_some() {
+                    let place =
+                        [reason, node].into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(", ");
+                    self.say("info", &label, format!("job {job}: {state} {place}").trim_end());
+                }
+            }
             Event::Progress { step, label, stage, done, total, unit, elapsed_s } => {
                 if let Some(step) = self.step(step, &label, "") {
                     step.progress = Some(Progress { stage, done, total, unit, elapsed_s, said: Instant::now() });

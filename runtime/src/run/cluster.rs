@@ -256,6 +256,7 @@ impl<'a> Cluster<'a> {
             out_dir: Default::default(),
             work_dir: request.cache.work_dir(&action.digest)?,
             device: if gpus > 0 { "cuda:0".into() } else { "cpu".into() },
+            peers: (1..gpus).filter(|_| action.info.shared).map(|number| format!("cuda:{number}")).collect(),
             threads: config.threads,
         };
         Ok(Order { job, runner, ask })
