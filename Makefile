@@ -5,7 +5,7 @@ export PATH := $(PATH):$(CURDIR)/.tools/cmake/cmake/data/bin
 CARGO ?= cargo
 HARNESS := target/release/harness
 
-.PHONY: nccl quickstart test build setup bench bench-classify bench-engine bench-train bench-video bench-views soak fmt clean
+.PHONY: nccl quickstart test build setup bench bench-classify bench-engine bench-train bench-video bench-views soak fuzz manual fmt clean
 
 quickstart: build        ## run experiments/quickstart.exp and say where its summary is
 	$(HARNESS) run experiments/quickstart.exp
@@ -47,6 +47,7 @@ bench-classify: build    ## kNN, SVM and features against faiss, scikit-learn an
 	$(CARGO) build --release --locked -p harness-worker --example classify
 	tests/bench/python tests/bench/classify.py
 
+
 # Headers of CUDA and NCCL: a toolkit's, or those of the NVIDIA wheels beside the libtorch in use.
 CUDA_INCLUDES ?= $(wildcard /usr/local/cuda/include $(LIBTORCH)/../nvidia/*/include)
 TORCH := $(or $(LIBTORCH),.libtorch/torch)
@@ -55,6 +56,12 @@ nccl: setup              ## the worker's half for several GPUs, where CUDA's and
 	$(CXX) -std=c++17 -O1 -w -shared -fPIC -DUSE_DISTRIBUTED -DUSE_C10D_NCCL -I$(TORCH)/include \
 	    -I$(TORCH)/include/torch/csrc/api/include $(addprefix -I,$(CUDA_INCLUDES)) \
 	    runtime/worker/shim/nccl.cpp -o target/release/libharness_nccl.so
+fuzz:                    ## change texts at random and read them, for FUZZ seconds
+	$(CARGO) run --release --locked -p harness-dsl --example fuzz -- $(or $(FUZZ),300)
+
+manual:                  ## rewrite docs/reference.md from the structs of the kinds
+	$(CARGO) run --quiet --locked -p harness-runtime -- describe --markdown > docs/reference.md.new
+	mv docs/reference.md.new docs/reference.md
 
 fmt:
 	$(CARGO) fmt --all

@@ -52,6 +52,16 @@ impl Kind {
         self.metrics.iter().find(|metric| metric.name == name)
     }
 
+    /// The field that names what its steps are judged on: `test`, or `data` where that is all that it measures on.
+    pub fn judged_on(&self) -> Option<&'static str> {
+        let takes = |name: &str| self.field(name).is_some_and(|field| matches!(field.ty, Type::Input(_)));
+        match self.metrics.iter().any(|metric| metric.on_test) {
+            _ if takes("test") => Some("test"),
+            true if takes("data") => Some("data"),
+            _ => None,
+        }
+    }
+
     /// The field of that name.
     pub fn field(&self, name: &str) -> Option<&Field> {
         self.fields.iter().find(|field| field.name == name)

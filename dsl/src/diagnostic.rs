@@ -124,7 +124,7 @@ impl Diagnostic {
     }
 
     /// Fills in the places as people count them.
-    pub(crate) fn locate(&mut self, sources: &Sources) {
+    pub fn locate(&mut self, sources: &Sources) {
         self.location = Some(sources.location(self.span));
         for related in &mut self.related {
             related.location = Some(sources.location(related.span));

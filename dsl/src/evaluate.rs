@@ -170,7 +170,8 @@ fn compare(comparison: &Comparison, value: &dyn Fn(usize, &str, Pick) -> Option<
     if differences.len() != units.len() || differences.iter().any(|difference| !difference.is_finite()) {
         return Finding::undecided("the difference is not a finite number");
     }
-    let mut finding = decide(&differences, comparison.relation);
+    let axis = common.first().and_then(|unit| unit.split('=').next()).unwrap_or("pair");
+    let mut finding = decide(&differences, comparison.relation, axis);
     if left_out > 0 {
         finding.detail.push_str(&format!(
             ", paired on the {} common {} only ({})",
@@ -182,7 +183,7 @@ fn compare(comparison: &Comparison, value: &dyn Fn(usize, &str, Pick) -> Option<
     finding
 }
 
-fn decide(differences: &[f64], relation: Relation) -> Finding {
+fn decide(differences: &[f64], relation: Relation, axis: &str) -> Finding {
     let summary = summarise(differences);
     let n = summary.n;
     let Some(sd) = summary.sd else {
@@ -208,9 +209,9 @@ fn decide(differences: &[f64], relation: Relation) -> Finding {
         (false, false) => Outcome::Fails,
         _ => Outcome::Undecided,
     };
+    let (mean, plus_minus) = with_error(interval.mean, half);
     let mut detail = format!(
-        "mean difference {}, 95 % interval {} to {}, n = {n}",
-        show(interval.mean),
+        "{n} {axis}s, difference {mean} ± {plus_minus} (95 % interval {} to {})",
         show(interval.low),
         show(interval.high)
     );
@@ -263,6 +264,18 @@ fn satisfies(difference: f64, relation: Relation) -> bool {
         Relation::Greater => difference > 0.0,
         Relation::GreaterOrEqual => difference >= 0.0,
     }
+}
+
+/// A number and its uncertainty, both to the uncertainty's second significant digit.
+fn with_error(mean: f64, half: f64) -> (String, String) {
+    if half == 0.0 {
+        return (show(mean), "0".to_owned());
+    }
+    let digits = 1 - half.log10().floor() as i32;
+    if !(0..=12).contains(&digits) {
+        return (show(mean), show(half));
+    }
+    (format!("{mean:.*}", digits as usize), format!("{half:.*}", digits as usize))
 }
 
 /// Four significant digits, without a trailing run of zeros.

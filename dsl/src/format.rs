@@ -35,6 +35,15 @@ pub fn format(name: &str, text: &str) -> Result<String, (Vec<Diagnostic>, Source
     Ok(formatted)
 }
 
+/// Whether the layout of a text reads as the text itself does. [`format`] never gives another one; a fuzz target looks
+/// whether it has to hold one back.
+#[doc(hidden)]
+pub fn lays_out(text: &str) -> bool {
+    let mut found = Vec::new();
+    let (before, after) = (parse(text, 0, &mut found), parse(&lay_out(text, 0), 0, &mut found));
+    found.is_empty() && crate::syntax::shape(&before) == crate::syntax::shape(&after)
+}
+
 /// A lexeme with what lies before it.
 struct Piece<'a> {
     token: Token,

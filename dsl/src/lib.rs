@@ -23,14 +23,14 @@ mod suggest;
 mod syntax;
 
 pub use catalog::{Catalog, Field, Kind, Metric, Output, Type, Variant};
-pub use checker::check;
+pub use checker::{ALLOWS_OVERLAP, check};
 pub use codes::{EXPLANATIONS, explain};
 pub use diagnostic::{Diagnostic, Fix, Related, Severity};
 pub use evaluate::{Interval, Outcome, Summary, Verdict, evaluate_claim, paired_interval, summarise, welch_interval};
-pub use format::format;
+pub use format::{format, lays_out};
 pub use program::{
-    Aggregate, Arithmetic, Axis, Cell, CellRef, Claim, Column, Comparison, Condition, Drawing, Expression, Figure,
-    Pick, Program, Published, PublishedRow, Relation, Row, Step, Table,
+    Aggregate, Arithmetic, Axis, Cell, CellRef, Choice, Claim, Column, Comparison, Condition, Drawing, Expression,
+    Figure, Pick, Program, Published, PublishedRow, Relation, Row, Step, Table,
 };
 pub use render::render;
 pub use source::{Location, Source, Sources, Span};

@@ -7,12 +7,15 @@ use crate::lexer::{Lexeme, Token, lex};
 use crate::source::Span;
 use crate::suggest::did_you_mean;
 use crate::syntax::{
-    BlockSyntax, ClaimSyntax, Definition, Expr, ExprKind, FieldSyntax, IndexSyntax, Item, Name, Operator, Postfix,
-    StepSyntax, TableSyntax,
+    BestSyntax, BlockSyntax, ClaimSyntax, Definition, Expr, ExprKind, FieldSyntax, IndexSyntax, Item, Name, Operator,
+    Postfix, StepSyntax, TableSyntax,
 };
 
 /// How deep brackets, blocks and signs may nest.
 pub const DEEPEST: usize = 128;
+
+/// Letters of a name.
+const LONGEST_NAME: usize = 128;
 
 /// Words that are never names.
 pub const RESERVED: [&str; 10] = ["if", "then", "else", "and", "or", "not", "true", "false", "none", "in"];
@@ -362,6 +365,13 @@ impl Parser {
             self.advance();
             return Err(Reported);
         }
+        if text.len() > LONGEST_NAME {
+            let shown: String = text.chars().take(20).collect();
+            let message = format!("a name has at most {LONGEST_NAME} letters, and `{shown}…` has {}", text.len());
+            self.report(Diagnostic::error("E0016", span, message));
+            self.advance();
+            return Err(Reported);
+        }
         self.advance();
         Ok(Name { text, span })
     }
@@ -472,9 +482,14 @@ impl Parser {
             return Err(Reported);
         }
         let name = self.name("the step's name")?;
-        let mut base = None;
+        let (mut base, mut index) = (None, Vec::new());
         if self.take_word("from") {
             base = Some(self.name("the step to start from")?);
+            if self.at_symbol("[") && !self.lexeme(0).first_on_line {
+                let open = self.span();
+                self.advance();
+                index = self.bracketed(|parser| parser.index(open))?;
+            }
         }
         let open = match self.open() {
             Ok(open) => open,
@@ -489,7 +504,8 @@ impl Parser {
             }
         };
         let fields = self.within(false, |parser| Ok(parser.fields(open)))?;
-        Ok(Item::Step(StepSyntax { kind, name, base, fields }))
+        let whole = kind.span.to(self.before());
+        Ok(Item::Step(StepSyntax { kind, name, base, index, fields, whole }))
     }
 
     // ---- fields ----
@@ -865,14 +881,9 @@ impl Parser {
             let open = self.span();
             self.advance();
             if name.text == "best" {
-                let diagnostic = Diagnostic::error("E0013", name.span, "`best` is not supported yet")
-                    .help("index the member that you mean, as in `svm[moco]`");
-                self.report(diagnostic);
-                self.bracketed(|parser| {
-                    parser.skip_to_close();
-                    Ok(())
-                })?;
-                return Ok(Expr { kind: ExprKind::Wrong, span: name.span });
+                let best = self.bracketed(|parser| parser.best(open))?;
+                let span = name.span.to(self.before());
+                return Ok(Expr { kind: ExprKind::Best(Box::new(best)), span });
             }
             let arguments = self.bracketed(|parser| parser.list_until(")", open))?;
             let span = name.span.to(self.before());
@@ -888,16 +899,28 @@ impl Parser {
         Ok(Expr { kind: ExprKind::Name(name.text), span: name.span })
     }
 
-    /// Skips past the round bracket that closes the one before.
-    fn skip_to_close(&mut self) {
-        let mut depth = 1usize;
-        while depth > 0 && self.peek() != &Token::End {
-            match self.peek() {
-                Token::Symbol("(") => depth += 1,
-                Token::Symbol(")") => depth -= 1,
-                _ => {}
+    /// `family, by = metric)`
+    fn best(&mut self, open: Span) -> Parsed<BestSyntax> {
+        let family = self.expression()?;
+        self.take_symbol(",");
+        if !(self.at_word("by") && self.lexeme(1).token == Token::Symbol("=")) {
+            let reported = self.unexpected("`by = ` and the number to choose by");
+            if let Some(last) = self.diagnostics.last_mut() {
+                last.help.push("as in `best(moco, by = val.top1)`".to_owned());
             }
-            self.advance();
+            return Err(reported);
         }
+        self.advance();
+        self.advance();
+        let by = self.expression()?;
+        self.take_symbol(",");
+        if self.peek() == &Token::End {
+            self.unclosed(open, "(");
+            return Err(Reported);
+        }
+        if !self.take_symbol(")") {
+            return Err(self.unexpected("`)`"));
+        }
+        Ok(BestSyntax { family, by })
     }
 }

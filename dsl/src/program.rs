@@ -70,9 +70,30 @@ pub struct Step {
     pub span: Span,
     /// Where each written field is, by dotted name such as `views.two_crops.size`.
     pub field_spans: BTreeMap<String, Span>,
-    /// Whether nobody wrote it: another step implies it. The checker makes no such steps.
+    /// Whether nobody wrote it: another step or a statement implies it. Of these the checker makes choices alone.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub implied: bool,
+    /// How it stands for one of its inputs, where it computes nothing of its own: `best(family, by = metric)`.
+    ///
+    /// Its params are then `of`, a list of references to the members to choose from, and `by`, for each of them a list
+    /// of references to the steps that measure; its kind, outputs and metrics are those of the member chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub choice: Option<Choice>,
+}
+
+/// How one of several steps is chosen once their results are there.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Choice {
+    /// What tells the members apart, such as `lr=0.1`: one for each.
+    pub places: Vec<String>,
+    /// The number that counts. Of several steps that measure it (replicates) the mean.
+    pub metric: String,
+    /// Which number of a series.
+    pub pick: Pick,
+    /// Whether more is better.
+    pub higher_is_better: bool,
+    /// The number as written, such as `val.top1`.
+    pub by: String,
 }
 
 /// A place on an axis.

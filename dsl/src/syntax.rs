@@ -58,8 +58,12 @@ pub struct StepSyntax {
     pub name: Name,
     /// The step whose fields it starts from.
     pub base: Option<Name>,
+    /// Which of that step's members, where only some are meant.
+    pub index: Vec<IndexSyntax>,
     /// What is written between its braces.
     pub fields: Vec<FieldSyntax>,
+    /// All of it, from the kind to the closing brace.
+    pub whole: Span,
 }
 
 /// An axis and what lies along it.
@@ -173,10 +177,21 @@ pub enum ExprKind {
         /// What it is applied to.
         arguments: Vec<Expr>,
     },
+    /// `best(family, by = metric)`
+    Best(Box<BestSyntax>),
     /// `a.b[c].d(e)`
     Postfix(Box<Expr>, Vec<Postfix>),
     /// What could not be read and has been reported.
     Wrong,
+}
+
+/// Whichever member of a family has the best number.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BestSyntax {
+    /// The family to choose from.
+    pub family: Expr,
+    /// The number to choose by.
+    pub by: Expr,
 }
 
 /// What may follow a value.
@@ -277,7 +292,9 @@ fn forget_item(item: &mut Item) {
             forget_name(&mut step.kind);
             forget_name(&mut step.name);
             step.base.iter_mut().for_each(forget_name);
+            step.index.iter_mut().for_each(forget_index);
             forget_fields(&mut step.fields);
+            step.whole = Span::default();
         }
         Item::Block(block) => {
             forget_name(&mut block.axis);
@@ -295,6 +312,11 @@ fn forget_item(item: &mut Item) {
             forget(&mut claim.condition);
         }
     }
+}
+
+fn forget_index(item: &mut IndexSyntax) {
+    item.axis.iter_mut().for_each(forget_name);
+    forget(&mut item.value);
 }
 
 fn forget(expr: &mut Expr) {
@@ -320,6 +342,10 @@ fn forget(expr: &mut Expr) {
             forget_name(function);
             arguments.iter_mut().for_each(forget);
         }
+        ExprKind::Best(best) => {
+            forget(&mut best.family);
+            forget(&mut best.by);
+        }
         ExprKind::Postfix(base, parts) => {
             forget(base);
             for part in parts {
@@ -327,10 +353,7 @@ fn forget(expr: &mut Expr) {
                     Postfix::Member(name) => forget_name(name),
                     Postfix::Index(items, span) => {
                         *span = Span::default();
-                        for item in items {
-                            item.axis.iter_mut().for_each(forget_name);
-                            forget(&mut item.value);
-                        }
+                        items.iter_mut().for_each(forget_index);
                     }
                     Postfix::Call(arguments, span) => {
                         *span = Span::default();

@@ -1,6 +1,6 @@
 //! The kinds of steps as the checker wants them, made from the schemas of their parameter structs.
 
-use crate::overlap::{ALLOWED, test_field};
+use crate::overlap::ALLOWED;
 use harness_dsl::{Catalog, Field, Kind, Metric, Output, Type, Variant};
 use harness_protocol::steps;
 use serde_json::{Map, Value, json};
@@ -42,7 +42,7 @@ fn kind(info: &harness_protocol::KindInfo) -> Kind {
     if !crate::datasets::is_dataset(info.name) {
         kind.fields.push(resources());
     }
-    if let Some(test) = test_field(&kind) {
+    if let Some(test) = kind.judged_on() {
         kind.fields.push(Field {
             name: ALLOWED.into(),
             doc: format!("Files of `{test}` may also be among those learned from: a warning instead of an error."),

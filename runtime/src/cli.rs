@@ -75,12 +75,17 @@ pub enum Command {
     /// Explain an error code, for instance E0107
     Explain {
         /// The code
+        #[arg(add = ArgValueCompleter::new(completions::codes))]
         code: String,
     },
     /// Describe a kind of step with all its fields, or list the kinds
     Describe {
         /// The kind
+        #[arg(add = ArgValueCompleter::new(completions::kinds))]
         kind: Option<String>,
+        /// Print the reference manual of all kinds as Markdown
+        #[arg(long, conflicts_with = "kind")]
+        markdown: bool,
     },
     /// Look after the cache
     #[command(subcommand)]
@@ -128,7 +133,7 @@ pub struct Run {
     #[arg(long)]
     pub dry_run: bool,
     /// Compute these families or labels although their results are known
-    #[arg(long, value_name = "TARGET")]
+    #[arg(long, value_name = "TARGET", add = ArgValueCompleter::new(completions::steps))]
     pub force: Vec<String>,
     /// Claims that fail or are undecided make the exit status 1
     #[arg(long)]

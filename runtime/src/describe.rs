@@ -6,17 +6,16 @@ use std::process::ExitCode;
 
 /// `harness explain CODE`
 pub fn explain(code: &str) -> Result<ExitCode> {
-    let code = code.to_uppercase();
-    if code == "E0401" {
-        println!(
-            "A field does not fit the others.\n\nTypes and ranges were right, but the kind of step refuses the combination: a queue that is\nno multiple of the batch, a crop larger than the resized picture. The message says what would fit."
-        );
-        return Ok(ExitCode::SUCCESS);
-    }
-    match harness_dsl::explain(&code) {
+    match harness_dsl::explain(code) {
         Some(text) => println!("{}", text.trim()),
         None => bail!("there is no code {code}"),
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `harness describe --markdown`
+pub fn all() -> Result<ExitCode> {
+    print!("{}", crate::manual::manual(&crate::catalog::catalog()));
     Ok(ExitCode::SUCCESS)
 }
 

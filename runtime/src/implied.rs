@@ -108,6 +108,7 @@ fn embed(id: usize, params: Map<String, Value>, user: &Step, split: &str, steps:
         span: user.span,
         field_spans: spans.collect(),
         implied: true,
+        choice: None,
     }
 }
 

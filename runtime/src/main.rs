@@ -2,6 +2,7 @@
 
 mod action;
 mod catalog;
+mod choice;
 mod cli;
 mod command;
 mod compare;
@@ -14,6 +15,7 @@ mod implied;
 mod inputs;
 mod listen;
 mod live;
+mod manual;
 mod overlap;
 mod places;
 mod project;
@@ -61,7 +63,8 @@ fn main() -> ExitCode {
         cli::Command::Lsp => cli::lsp::lsp(),
         cli::Command::Job(arguments) => cli::job::job(&arguments),
         cli::Command::Explain { code } => describe::explain(&code),
-        cli::Command::Describe { kind } => describe::kind(kind.as_deref()),
+        cli::Command::Describe { markdown: true, .. } => describe::all(),
+        cli::Command::Describe { kind, .. } => describe::kind(kind.as_deref()),
         cli::Command::Cache(command) => cli::cache::cache(&command),
         cli::Command::Report(arguments) => cli::report::report(&arguments),
         cli::Command::Export(arguments) => cli::export::export(&arguments),

@@ -6,7 +6,7 @@ use crate::action::Finished;
 use crate::datasets;
 use anyhow::Result;
 use harness_cache::{ActionKey, Cache, Digest, Record};
-use harness_dsl::{Catalog, Kind, Program, Step, Type};
+use harness_dsl::{Catalog, Program, Step};
 use harness_protocol::StepKind;
 use harness_protocol::manifest::{ImageManifest, VideoManifest};
 use harness_protocol::steps::Embed;
@@ -15,19 +15,9 @@ use serde_json::{Value, json};
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// The field by which a step says that it knows.
-pub const ALLOWED: &str = "allow_overlap";
+pub use harness_dsl::ALLOWS_OVERLAP as ALLOWED;
 /// Files named in a message.
 const SHOWN: usize = 3;
-
-/// The fields of a kind that name what its steps are judged on: `test`, or `data` where that is all it measures on.
-pub fn test_field(kind: &Kind) -> Option<&'static str> {
-    let takes = |name: &str| kind.field(name).is_some_and(|field| matches!(field.ty, Type::Input(_)));
-    match kind.metrics.iter().any(|metric| metric.on_test) {
-        _ if takes("test") => Some("test"),
-        true if takes("data") => Some("data"),
-        _ => None,
-    }
-}
 
 /// An output of a dataset step.
 type Split = (usize, String);
@@ -64,7 +54,7 @@ impl<'a> Overlap<'a> {
             let mut from = BTreeSet::new();
             let mut tests = BTreeSet::new();
             if let Some(kind) = catalog.kind(&step.kind).filter(|_| !datasets::is_dataset(&step.kind)) {
-                let test = test_field(kind);
+                let test = kind.judged_on().filter(|_| step.choice.is_none());
                 for (name, value) in &step.params {
                     let field = kind.field(name);
                     if test == Some(name.as_str()) {
@@ -216,7 +206,10 @@ fn splits(value: &Value, program: &Program, learned: &[BTreeSet<Split>], into: &
                     into.extend(learned.iter().cloned());
                 }
             }
-            fields.values().for_each(|value| splits(value, program, learned, into));
+            // What is given along with the test pictures (`regions = saliency { test = … }`) is not learned from.
+            let given = |name: &str| matches!(name, "test" | "masks");
+            let fields = fields.iter().filter(|(name, _)| !given(name));
+            fields.for_each(|(_, value)| splits(value, program, learned, into));
         }
         Value::Array(values) => values.iter().for_each(|value| splits(value, program, learned, into)),
         _ => {}

@@ -11,7 +11,7 @@ use crate::inputs::Inputs;
 use crate::overlap::Overlap;
 use crate::places::{Need, Places};
 use crate::worker::{Ended, Worker};
-use crate::{command, datasets, devices};
+use crate::{choice, command, datasets, devices};
 use anyhow::Result;
 use harness_cache::{ActionKey, Cache, Digest, Lease, Output, Record, Series};
 use harness_dsl::{Catalog, Program};
@@ -443,6 +443,26 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
         let info = steps::kind(&spec.kind);
         // Until what is found or will be computed is noted, nobody may collect it.
         let using = request.cache.using()?;
+        if let Some(choice) = &spec.choice {
+            match choice::choose(spec, choice, request.program, &self.finished) {
+                Ok((mut finished, warnings)) => {
+                    let digest = finished.record.digest;
+                    using.keep(&digest)?;
+                    self.states[step].key = Some(digest);
+                    self.states[step].action = Some(finished.record.key.clone());
+                    self.states[step].warnings = warnings;
+                    if request.cache.record(&digest)?.is_some() || request.dry_run {
+                        self.conclude(step, Status::Cached, Some(finished), None, 0.0);
+                    } else {
+                        stamp(&mut finished.record, 0.0);
+                        request.cache.append(&finished.record)?;
+                        self.keep(step, Status::Executed, finished, 0.0, None);
+                    }
+                }
+                Err(error) => self.fail(step, format!("{error:#}"), 0.0, !request.keep_going),
+            }
+            return Ok(());
+        }
         if let Some(info) = info.filter(|info| datasets::is_external(info.name)) {
             let start = Instant::now();
             let params = crate::text::fields(spec, request.catalog);

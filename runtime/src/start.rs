@@ -7,7 +7,7 @@ use crate::listen::{Lines, Listener, Screen, file};
 use crate::run::{Request, State};
 use crate::{catalog, devices, project, run as engine, runs, summary, tensorboard, text, worker};
 use anyhow::{Context as _, Result};
-use harness_cache::Cache;
+use harness_cache::{Cache, Record};
 use harness_dsl::{Pick, Severity, render};
 use harness_protocol::{Executor, steps};
 use std::io::IsTerminal;
@@ -246,7 +246,13 @@ pub fn run(arguments: &cli::Run) -> Result<ExitCode> {
 
 /// A number of a step: a metric, or a point of a curve.
 pub fn number(state: &State, step: usize, metric: &str, pick: Pick, request: &Request<'_>) -> Option<f64> {
-    let record = &state.finished.as_ref()?.record;
+    let kind = request.catalog.kind(&request.program.steps[step].kind)?;
+    let up = kind.metric(metric).is_none_or(|metric| metric.higher_is_better);
+    measured(&state.finished.as_ref()?.record, metric, pick, up)
+}
+
+/// A number of a record: a metric, or a point of a curve; the best one is the highest if `up`.
+pub fn measured(record: &Record, metric: &str, pick: Pick, up: bool) -> Option<f64> {
     if let Some(value) = record.metrics.get(metric) {
         return Some(*value);
     }
@@ -254,11 +260,7 @@ pub fn number(state: &State, step: usize, metric: &str, pick: Pick, request: &Re
     match pick {
         Pick::Last => series.y.last().copied(),
         Pick::At(x) => series.x.iter().position(|at| *at == x).and_then(|index| series.y.get(index)).copied(),
-        Pick::Best => {
-            let kind = request.catalog.kind(&request.program.steps[step].kind)?;
-            let up = kind.metric(metric).is_none_or(|metric| metric.higher_is_better);
-            series.y.iter().copied().filter(|y| !y.is_nan()).reduce(|a, b| if (a > b) == up { a } else { b })
-        }
+        Pick::Best => series.y.iter().copied().filter(|y| !y.is_nan()).reduce(|a, b| if (a > b) == up { a } else { b }),
     }
 }
 

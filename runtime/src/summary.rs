@@ -9,7 +9,7 @@ use crate::start::number;
 use crate::text::Text;
 use anyhow::{Context as _, Result};
 use harness_cache::Hasher;
-use harness_dsl::ide::{TokenKind, semantic_tokens};
+use harness_dsl::ide::{Page, TokenKind};
 use harness_dsl::{CellRef, Claim, Column, Expression, Outcome, Pick, Verdict, evaluate_claim};
 use harness_protocol::Gallery;
 use harness_report as page;
@@ -71,7 +71,8 @@ pub fn build(
     run: page::RunInfo,
 ) -> page::Summary {
     let program = request.program;
-    let mut warnings: Vec<String> = Vec::new();
+    // What the text itself makes doubtful, such as a choice by test data, is said wherever its numbers are shown.
+    let mut warnings: Vec<String> = text.checked.diagnostics.iter().map(said).collect();
     for (step, state) in program.steps.iter().zip(states) {
         for warning in &state.warnings {
             // Datasets are named by what they warn of; of an evaluation it must be clear whose number it is.
@@ -138,7 +139,7 @@ fn source(request: &Request<'_>, text: &Text) -> Vec<page::Piece> {
     }
     let mut pieces: Vec<page::Piece> = Vec::new();
     let (mut at, mut shows) = (0, "");
-    for token in semantic_tokens(&text.text) {
+    for token in Page::new(&*text.text).semantic_tokens() {
         let (Some(between), Some(own)) = (text.text.get(at..token.start), text.text.get(token.start..token.end)) else {
             continue;
         };
@@ -295,6 +296,12 @@ fn costs(request: &Request<'_>, states: &[State]) -> page::Costs {
     costs
 }
 
+/// A warning about the text in one line.
+fn said(found: &harness_dsl::Diagnostic) -> String {
+    let place = found.location.as_ref().map(|at| format!("{}:{}: ", at.file, at.line)).unwrap_or_default();
+    format!("{place}{} ({})", found.message, found.code)
+}
+
 fn value(cell: &CellRef, pick: Pick, request: &Request<'_>, states: &[State]) -> page::CellValue {
     let state = &states[cell.step];
     let value = number(state, cell.step, &cell.metric, pick, request);
@@ -442,7 +449,9 @@ pub fn places(step: &harness_dsl::Step) -> (String, Option<String>) {
 fn galleries(request: &Request<'_>, states: &[State]) -> Vec<page::Gallery> {
     let mut seen = BTreeSet::new();
     let mut found: Vec<(page::Gallery, usize)> = Vec::new();
-    for (step, state) in request.program.steps.iter().zip(states) {
+    // What is chosen is shown where it was measured.
+    let own = request.program.steps.iter().zip(states).filter(|(step, _)| step.choice.is_none());
+    for (step, state) in own {
         let Some(finished) = &state.finished else { continue };
         let (label, _) = places(step);
         for output in finished.record.outputs.values().filter(|output| output.kind == "pictures") {

@@ -59,6 +59,8 @@ pub fn check(name: &str, text: &str, loader: &dyn Loader, catalog: &Catalog, ove
         // Members of a family share their text: one mistake is said once.
         for diagnostic in found {
             if !checked.diagnostics.iter().any(|d| d.span == diagnostic.span && d.message == diagnostic.message) {
+                let mut diagnostic = diagnostic;
+                diagnostic.locate(&checked.sources);
                 checked.diagnostics.push(diagnostic);
             }
         }
@@ -71,7 +73,8 @@ pub fn check(name: &str, text: &str, loader: &dyn Loader, catalog: &Catalog, ove
 
 /// What a kind says against a step's fields beyond types and ranges.
 fn problems(step: &Step, program: &Program, catalog: &Catalog) -> Vec<Diagnostic> {
-    let Some(info) = steps::kind(&step.kind) else { return Vec::new() };
+    // A choice has no fields of its own.
+    let Some(info) = steps::kind(&step.kind).filter(|_| step.choice.is_none()) else { return Vec::new() };
     let mut params = fields(step, catalog);
     // The places that a dataset step names stay places; elsewhere a path stands for a file's content.
     let places = crate::datasets::is_external(&step.kind);
@@ -102,7 +105,9 @@ fn problems(step: &Step, program: &Program, catalog: &Catalog) -> Vec<Diagnostic
             } else {
                 format!("`{}` of `{}`", problem.field, step.name)
             };
-            Diagnostic::error("E0401", best.1, format!("{place}: {}", problem.message))
+            let found = Diagnostic::error("E0401", best.1, format!("{place}: {}", problem.message));
+            // Inherited, or written under another name: the step whose fields do not fit is elsewhere.
+            if best.1 == step.span { found } else { found.related(step.span, format!("in `{}`", step.name)) }
         })
         .collect()
 }
@@ -231,7 +236,7 @@ pub fn select(program: &Program, targets: &[String]) -> Result<Vec<bool>> {
     Ok(wanted)
 }
 
-/// The steps whose numbers tables and claims show.
+/// The steps whose numbers tables, figures and claims show.
 fn measured(program: &Program) -> impl Iterator<Item = usize> {
     fn steps(expression: &Expression, into: &mut Vec<usize>) {
         match expression {
@@ -248,6 +253,9 @@ fn measured(program: &Program) -> impl Iterator<Item = usize> {
     let mut found = Vec::new();
     for row in program.tables.iter().flat_map(|table| &table.rows) {
         found.extend(row.cells.iter().flat_map(|cell| cell.values.iter().chain(&cell.floor)).map(|cell| cell.step));
+    }
+    for drawing in program.figures.iter().flat_map(|figure| &figure.drawings) {
+        found.extend(drawing.cells.iter().chain(&drawing.x).map(|cell| cell.step));
     }
     for comparison in program.claims.iter().flat_map(|claim| &claim.condition.comparisons) {
         steps(&comparison.left, &mut found);

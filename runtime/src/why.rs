@@ -1,13 +1,14 @@
 //! Why a step runs: what differs between its key and that of its newest earlier result, followed to the file of the
 //! dataset or the output of the step that it comes from.
 
+use crate::config::Config;
 use crate::project::Project;
 use crate::run::State;
 use crate::text::{Reference, fields, substitute};
 use crate::{action, command, datasets, inputs, runs};
 use anyhow::Result;
 use harness_cache::{ActionKey, Cache, Difference, Digest, Record};
-use harness_dsl::Step;
+use harness_dsl::{Catalog, Step};
 use harness_protocol::steps;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -251,8 +252,10 @@ fn one(
         (Some(_), None) => {}
         (None, _) => {
             match &other {
+                // Nothing of a choice can be told before its numbers are there.
+                _ if step.choice.is_some() => {}
                 // What can be compared although some inputs are still to come.
-                Some(other) => match provisional(project, step, states) {
+                Some(other) => match provisional(step, &project.catalog, &project.config, cache, states) {
                     Ok(action) => causes.extend(differences(project, step, other, &action)),
                     Err(error) => {
                         standing = Standing::Fails;
@@ -290,33 +293,50 @@ fn one(
     })
 }
 
+/// The written fields in which a step differs from a recorded result of its name, as far as that is known without
+/// looking at its inputs.
+pub fn fields_since(step: &Step, catalog: &Catalog, config: &Config, cache: &Cache, record: &Record) -> Vec<String> {
+    // The key of a dataset holds what was found there, which is not looked at.
+    if datasets::is_external(&step.kind) {
+        return Vec::new();
+    }
+    let Ok(now) = provisional(step, catalog, config, cache, &[]) else { return Vec::new() };
+    let known = |difference: &Difference| {
+        let after = difference.after.as_ref().and_then(Value::as_str);
+        after != Some(UNKNOWN) && !difference.path.ends_with(".$artifact.kind") && !difference.path.contains("digest")
+    };
+    let differences = record.key.diff(&now).into_iter().filter(known);
+    differences.map(|difference| format!("`{}`", difference.path.trim_start_matches("params."))).collect()
+}
+
 /// The key of a step with what is known of its inputs; the digests of the others are [`UNKNOWN`].
-fn provisional(project: &Project, step: &Step, states: &[State]) -> Result<ActionKey> {
+fn provisional(step: &Step, catalog: &Catalog, config: &Config, cache: &Cache, states: &[State]) -> Result<ActionKey> {
     let info = steps::kind(&step.kind).ok_or_else(|| anyhow::anyhow!("there is no kind `{}`", step.kind))?;
-    let mut params = fields(step, &project.catalog);
+    let mut params = fields(step, catalog);
     let unknown = || json!({ "$artifact": { "kind": "file", "digest": UNKNOWN } });
     substitute(&mut params, &mut |reference| {
         Some(match reference {
             Reference::Step { step, output } => {
-                let found = states[step].finished.as_ref().and_then(|finished| finished.record.outputs.get(output));
+                let state = states.get(step).and_then(|state| state.finished.as_ref());
+                let found = state.and_then(|finished| finished.record.outputs.get(output));
                 found.map_or_else(unknown, |o| json!({ "$artifact": { "kind": o.kind, "digest": o.digest } }))
             }
             Reference::Path { root, path } => {
-                let place = project.config.place(root, path);
-                let digest = place.and_then(|place| Ok(project.cache.file_digest(&place)?));
+                let place = config.place(root, path);
+                let digest = place.and_then(|place| Ok(cache.file_digest(&place)?));
                 digest.map_or_else(|_| unknown(), |d| json!({ "$artifact": { "kind": "file", "digest": d } }))
             }
         })
     });
     if step.kind == "command"
         && let Some(name) = params.get("run").and_then(|run| run.get(0)).and_then(Value::as_str)
-        && let Some(program) = command::program(name, &project.config.folder)
+        && let Some(program) = command::program(name, &config.folder)
     {
-        let digest = project.cache.file_digest(&program)?.to_string();
+        let digest = cache.file_digest(&program)?.to_string();
         params.insert("program_digest".into(), digest.into());
     }
     let params = (info.resolve)(Value::Object(params)).map_err(|problems| anyhow::anyhow!("{problems:?}"))?;
-    let (keyed, _) = action::split(&params, &project.catalog, info);
+    let (keyed, _) = action::split(&params, catalog, info);
     Ok(ActionKey::new(info.name, info.version, keyed))
 }
 

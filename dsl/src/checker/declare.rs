@@ -1,7 +1,9 @@
 //! Files to items, items to scopes and families, families to members.
 
 use super::value::{Value, ValueKind};
-use super::{Binding, Checker, DEEPEST_VALUE, Family, Items, MOST_DIAGNOSTICS, MOST_STEPS, Member, Node, Scope};
+use super::{
+    Binding, Checker, DEEPEST, DEEPEST_VALUE, Family, Items, MOST_DIAGNOSTICS, MOST_STEPS, Member, Node, Scope,
+};
 use crate::Loader;
 use crate::diagnostic::Diagnostic;
 use crate::parser::{parse, parse_expression};
@@ -9,6 +11,11 @@ use crate::source::Span;
 use crate::suggest::{did_you_mean, nearest_or_all};
 use crate::syntax::Item;
 use std::collections::{HashMap, HashSet};
+
+/// Files of one program.
+const MOST_FILES: usize = 1000;
+/// Bytes of one file.
+const LARGEST_FILE: usize = 64 << 20;
 
 impl Checker<'_> {
     /// The items of a file with those of its imports before them, each file once.
@@ -49,6 +56,15 @@ impl Checker<'_> {
                     );
                 }
                 Ok(loaded) if done.contains(&loaded.name) => {}
+                Ok(_) if done.len() >= MOST_FILES => {
+                    let message = format!("more than {MOST_FILES} files are imported");
+                    self.report(Diagnostic::error("E0116", *span, message).label("imported here"));
+                    return all;
+                }
+                Ok(loaded) if loaded.text.len() > LARGEST_FILE => self.report(
+                    Diagnostic::error("E0116", *span, format!("\"{path}\" is larger than 64 MiB, which no program is"))
+                        .label("imported here"),
+                ),
                 Ok(_) if open.len() > 64 => {
                     self.report(Diagnostic::error("E0116", *span, "imports are nested too deep").label("imported here"))
                 }
@@ -138,7 +154,7 @@ impl Checker<'_> {
                 }
             };
             match fit_param(&value.kind, over.kind, &text) {
-                Ok(kind) => value.kind = kind,
+                Ok(kind) => value = Value { kind, span: at },
                 Err(other) => {
                     let other = Value { kind: other, span: at };
                     self.report(
@@ -321,6 +337,9 @@ impl Checker<'_> {
                     self.members.push(Member { family: *family, bindings: bindings.to_vec(), raw: None });
                 }
                 Node::Block { scope, nodes, .. } => {
+                    if bindings.is_empty() && self.too_large(node) {
+                        continue;
+                    }
                     for binding in self.axis(node, *scope, bindings) {
                         if !self.tick(Span::default()) {
                             return;
@@ -333,6 +352,167 @@ impl Checker<'_> {
                 Node::Claim(..) | Node::Table(..) | Node::Figure(..) => {}
             }
         }
+    }
+
+    /// Whether a block would have more steps than anybody computes, which is told before any of them is made. Where an
+    /// inner list depends on an outer value, the first one counts.
+    fn too_large(&mut self, node: &Node) -> bool {
+        let mut sizes = Vec::new();
+        let steps = self.size(node, &[], &mut sizes);
+        if steps <= MOST_STEPS as f64 {
+            return false;
+        }
+        let Node::Block { axis, .. } = node else { return false };
+        let shown = match steps.log10() {
+            power if power >= 6.0 && power.fract() == 0.0 => format!("10^{power}"),
+            power if power >= 15.0 => format!("more than 10^{}", power.floor()),
+            _ => format!("{steps}"),
+        };
+        let product: Vec<String> = sizes.iter().map(|(name, size)| format!("{size} of `{name}`")).collect();
+        let mut diagnostic = Diagnostic::error(
+            "E0121",
+            axis.span,
+            format!("this sweep has {shown} steps, and {MOST_STEPS} are the most"),
+        )
+        .label("the outermost axis");
+        if sizes.len() > 1 {
+            diagnostic = diagnostic.note(product.join(" times "));
+        }
+        self.report(diagnostic);
+        true
+    }
+
+    /// The number of steps of a node at the first place of every axis, and the sizes of the axes on the longest way.
+    fn size(&mut self, node: &Node, bindings: &[Binding], sizes: &mut Vec<(String, usize)>) -> f64 {
+        match node {
+            Node::Family(_) => 1.0,
+            Node::Block { scope, axis, nodes, .. } => {
+                let told = self.diagnostics.len();
+                let places = self.axis(node, *scope, bindings);
+                self.diagnostics.truncate(told);
+                let Some(first) = places.first() else { return 0.0 };
+                let mut inner = bindings.to_vec();
+                inner.push(first.clone());
+                let (mut steps, mut longest) = (0.0, Vec::new());
+                for node in nodes {
+                    let mut own = Vec::new();
+                    steps += self.size(node, &inner, &mut own);
+                    if own.len() > longest.len() {
+                        longest = own;
+                    }
+                }
+                sizes.push((axis.text.clone(), places.len()));
+                sizes.append(&mut longest);
+                steps * places.len() as f64
+            }
+            Node::Claim(..) | Node::Table(..) | Node::Figure(..) => 0.0,
+        }
+    }
+
+    /// A step from a family lies along that family's axes too: the copy of a family is a family.
+    pub(super) fn spread(&mut self) {
+        let based = |family: &Family| family.syntax.base.is_some();
+        if !self.families.iter().any(based) {
+            return;
+        }
+        let mut places: Vec<Vec<Vec<Binding>>> = self
+            .families
+            .iter()
+            .map(|family| family.members.iter().map(|&member| self.members[member].bindings.clone()).collect())
+            .collect();
+        let mut done = vec![false; self.families.len()];
+        for family in 0..self.families.len() {
+            // From the family that begins the row; what starts from itself is told when its fields are looked at.
+            let mut row = vec![family];
+            while let Some(base) = row.last().and_then(|&last| self.base(last)) {
+                if done[base] || row.contains(&base) || row.len() > DEEPEST {
+                    break;
+                }
+                row.push(base);
+            }
+            for family in row.into_iter().rev() {
+                if let Some(base) = self.base(family)
+                    && !std::mem::replace(&mut done[family], true)
+                {
+                    let along = places[base].clone();
+                    places[family] = self.along(family, &places[family], &along);
+                }
+            }
+        }
+        let total: usize = places.iter().map(Vec::len).sum();
+        let axes = |places: &[Vec<Binding>]| places.iter().map(Vec::len).sum::<usize>();
+        let before: usize = self.members.iter().map(|member| member.bindings.len()).sum();
+        if total == self.members.len() && before == places.iter().map(|places| axes(places)).sum::<usize>() {
+            return;
+        }
+        if total > MOST_STEPS {
+            let span = self.families.iter().find(|family| based(family)).map(|family| family.syntax.name.span);
+            let message = format!("the program has more than {MOST_STEPS} steps");
+            self.report(
+                Diagnostic::error("E0121", span.unwrap_or_default(), message)
+                    .label(format!("{total} steps, with the copies of families")),
+            );
+            return;
+        }
+        // Numbered anew, each family's members where its first one was.
+        let old = std::mem::take(&mut self.members);
+        let mut placed = vec![false; self.families.len()];
+        for member in old {
+            let family = member.family;
+            if self.families[family].syntax.base.is_none() {
+                if !placed[family] {
+                    self.families[family].members.clear();
+                }
+                self.families[family].members.push(self.members.len());
+                self.members.push(member);
+            } else if !placed[family] {
+                let from = self.members.len();
+                self.members.extend(places[family].drain(..).map(|bindings| Member { family, bindings, raw: None }));
+                self.families[family].members = (from..self.members.len()).collect();
+            }
+            placed[family] = true;
+        }
+    }
+
+    /// The family that a family starts from.
+    fn base(&self, family: usize) -> Option<usize> {
+        self.names.get(&self.families[family].syntax.base.as_ref()?.text).copied()
+    }
+
+    /// The places of a family, spread along those axes of its base that it neither lies in nor indexes.
+    fn along(&mut self, family: usize, places: &[Vec<Binding>], base: &[Vec<Binding>]) -> Vec<Vec<Binding>> {
+        let (scope, index) = (self.families[family].scope, self.families[family].syntax.index.clone());
+        let mut out = Vec::new();
+        for own in places {
+            // A wrong index is told when the fields are looked at.
+            let told = self.diagnostics.len();
+            let index = self.index(&index, scope, own).unwrap_or_default();
+            self.diagnostics.truncate(told);
+            let fits = |other: &Vec<Binding>| {
+                let shared = |b: &Binding| own.iter().all(|o| o.axis != b.axis || o.label == b.label);
+                other.iter().all(shared)
+                    && index.iter().all(|place| {
+                        let axis = |b: &Binding| place.axis.is_none() || place.names(&b.axis);
+                        other.iter().any(|b| b.label == place.label && axis(b))
+                    })
+            };
+            let named = |b: &Binding| {
+                index.iter().any(|place| place.names(&b.axis) || place.axis.is_none() && place.label == b.label)
+            };
+            let mut seen: HashSet<Vec<String>> = HashSet::new();
+            let before = out.len();
+            for other in base.iter().filter(|other| fits(other)) {
+                let new: Vec<Binding> =
+                    other.iter().filter(|b| !own.iter().any(|o| o.axis == b.axis) && !named(b)).cloned().collect();
+                if out.len() <= MOST_STEPS && seen.insert(new.iter().map(|b| b.label.clone()).collect()) {
+                    out.push(own.iter().cloned().chain(new).collect());
+                }
+            }
+            if out.len() == before {
+                out.push(own.clone());
+            }
+        }
+        out
     }
 
     /// Families that a `when` left without members. Where an axis is wrong they have none either, which was said.

@@ -1,14 +1,14 @@
 //! Expressions to values.
 
-use super::value::{FamilyRef, Value, ValueKind};
+use super::value::{FamilyRef, Place, Value, ValueKind};
 use super::{Binding, Checker, DEEPEST, DEEPEST_VALUE};
 use crate::diagnostic::Diagnostic;
 use crate::source::Span;
 use crate::suggest::nearest_or_all;
 use crate::syntax::{Expr, ExprKind, IndexSyntax, Operator, Postfix};
 
-/// Functions of values.
-const FUNCTIONS: [&str; 8] = ["mean", "max", "min", "sum", "len", "range", "zip", "round"];
+/// Functions of values, and `best`, which is read apart from them.
+pub const FUNCTIONS: [&str; 9] = ["mean", "max", "min", "sum", "len", "range", "zip", "round", "best"];
 /// Items of a list that a function makes.
 const LONGEST: i64 = 100_000;
 
@@ -125,6 +125,7 @@ impl Checker<'_> {
                     self.call(&function.text, &arguments, span)
                 }
             }
+            ExprKind::Best(best) => self.best(best, span, scope, bindings),
             ExprKind::Postfix(base, parts) => self.postfix(base, parts, scope, bindings),
         };
         Value { kind, span }
@@ -160,12 +161,14 @@ impl Checker<'_> {
             if self.scopes[index].axis.as_deref() == Some(name)
                 && let Some(binding) = bindings.iter().find(|b| b.axis == name)
             {
+                self.origins.insert(span, (binding.value.span, name.to_owned()));
                 return binding.value.kind.clone();
             }
             if self.scopes[index].along.iter().any(|along| along == name) {
                 let axis = self.scopes[index].axis.as_ref();
                 let binding = bindings.iter().find(|b| Some(&b.axis) == axis);
                 if let Some((_, value)) = binding.and_then(|b| b.along.iter().find(|(along, _)| along == name)) {
+                    self.origins.insert(span, (value.span, name.to_owned()));
                     return value.kind.clone();
                 }
             }
@@ -191,6 +194,7 @@ impl Checker<'_> {
                     );
                     return ValueKind::Wrong;
                 }
+                self.origins.insert(span, (expr.span, name.to_owned()));
                 self.open_lets.push((declared, name.to_owned()));
                 let value = self.evaluate(&expr, index, bindings);
                 self.open_lets.pop();
@@ -215,26 +219,21 @@ impl Checker<'_> {
             }
             self.param(name);
         }
-        if let Some((_, value, _)) = self.params.iter().find(|(known, ..)| known == name) {
+        if let Some((_, value, at)) = self.params.iter().find(|(known, ..)| known == name) {
+            self.used.insert(*at);
+            self.origins.insert(span, (value.span, name.to_owned()));
             let kind = value.kind.clone();
             let weight = value.weight();
             return if self.spend(weight, span) { kind } else { ValueKind::Wrong };
         }
         match self.names.get(name) {
-            Some(&family) => {
-                ValueKind::Family(FamilyRef { family, name: name.into(), index: Vec::new(), output: None })
-            }
+            Some(&family) => ValueKind::Family(FamilyRef::whole(family, name)),
             None => ValueKind::Word(name.into()),
         }
     }
 
     /// Places on axes as written in an index.
-    pub(super) fn index(
-        &mut self,
-        items: &[IndexSyntax],
-        scope: usize,
-        bindings: &[Binding],
-    ) -> Option<Vec<(Option<String>, String, Span)>> {
+    pub(super) fn index(&mut self, items: &[IndexSyntax], scope: usize, bindings: &[Binding]) -> Option<Vec<Place>> {
         let mut places = Vec::new();
         for item in items {
             let value = self.evaluate(&item.value, scope, bindings);
@@ -242,7 +241,10 @@ impl Checker<'_> {
                 return None;
             }
             match value.label(|family| self.family_name(family)) {
-                Some(label) => places.push((item.axis.as_ref().map(|axis| axis.text.clone()), label, value.span)),
+                Some(label) => {
+                    let axis = item.axis.as_ref().map(|axis| (axis.text.clone(), axis.span));
+                    places.push(Place { axis, label, span: value.span });
+                }
                 None => {
                     self.wrong(
                         value.span,

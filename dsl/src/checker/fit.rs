@@ -3,7 +3,7 @@
 use super::value::{Record, Value, ValueKind};
 use super::{Checker, with_articles};
 use crate::catalog::{Field, Type, Variant};
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Related};
 use crate::source::Span;
 use crate::suggest::{did_you_mean, either, nearest_or_all};
 use serde_json::{Map, Value as Json, json};
@@ -78,11 +78,19 @@ impl Checker<'_> {
                 );
                 continue;
             };
-            let place = if place.is_empty() { name.clone() } else { format!("{place}.{name}") };
+            let top = place.is_empty();
+            let place = if top { name.clone() } else { format!("{place}.{name}") };
             out.spans.insert(place.clone(), value.span);
+            let before = self.diagnostics.len();
             if let Some(json) = self.fit(value, &field.ty, field.default.as_ref(), &place, from, out) {
                 map.insert(name.clone(), json);
             }
+            if top && self.diagnostics.len() > before {
+                self.trace(before, value.span, from);
+            }
+        }
+        if place.is_empty() && self.orphans.contains(&from) {
+            return map;
         }
         for field in fields.iter().filter(|field| field.required && !record.iter().any(|(name, _)| *name == field.name))
         {
@@ -93,6 +101,39 @@ impl Checker<'_> {
             );
         }
         map
+    }
+
+    /// Adds to what is wrong with a field's value where it was written and where it is used, if these are two places:
+    /// a name stands for it, or the field is inherited.
+    fn trace(&mut self, first: usize, value: Span, member: usize) {
+        let syntax = &self.families[self.members[member].family].syntax;
+        let within = |outer: Span, inner: Span| {
+            outer.source == inner.source && outer.start <= inner.start && inner.end <= outer.end
+        };
+        let inherited = !within(syntax.whole, value);
+        let base = syntax.base.as_ref().map(|base| base.text.as_str()).unwrap_or_default();
+        for diagnostic in &mut self.diagnostics[first..] {
+            let at = diagnostic.span;
+            // A name, and what it stands for, and what that stands for.
+            let mut written = self.origins.get(&at);
+            for _ in 0..2 {
+                if let Some((origin, name)) = written {
+                    diagnostic.related.push(Related {
+                        span: *origin,
+                        location: None,
+                        label: format!("`{name}` is this"),
+                    });
+                    written = self.origins.get(origin).filter(|(next, _)| next != origin);
+                }
+            }
+            if !within(value, at) && !within(syntax.whole, at) {
+                diagnostic.related.push(Related { span: value, location: None, label: "used here".into() });
+            }
+            if inherited && !within(syntax.whole, at) {
+                let label = format!("`{}` has it from `{base}`", syntax.name.text);
+                diagnostic.related.push(Related { span: syntax.name.span, location: None, label });
+            }
+        }
     }
 
     fn mismatch(&mut self, value: &Value, ty: &Type, place: &str) -> Option<Json> {

@@ -1,5 +1,6 @@
 //! Tables and claims: which numbers of which steps they are about.
 
+use super::sound::Reported;
 use super::value::{FamilyRef, Value, ValueKind};
 use super::{Binding, Checker, Node};
 use crate::catalog::Metric;
@@ -269,7 +270,7 @@ impl Checker<'_> {
         }
     }
 
-    fn metric_names(&self, family: usize) -> Vec<String> {
+    pub(super) fn metric_names(&self, family: usize) -> Vec<String> {
         self.kind_of(family)
             .map(|kind| kind.metrics.iter().map(|metric| metric.name.clone()).collect())
             .unwrap_or_default()
@@ -288,7 +289,7 @@ impl Checker<'_> {
             _ => (expr, &[]),
         };
         let value = self.evaluate(base, scope, bindings);
-        let mut reference = match value.kind {
+        let reference = match value.kind {
             ValueKind::Family(reference) => reference,
             ValueKind::Wrong => return None,
             ValueKind::Word(word) => {
@@ -308,6 +309,19 @@ impl Checker<'_> {
                 return None;
             }
         };
+        self.metric_of(reference, parts, expr.span, scope, bindings, need_pick)
+    }
+
+    /// The metric that `parts` behind a family say; `span` is where all of it is.
+    pub(super) fn metric_of(
+        &mut self,
+        mut reference: FamilyRef,
+        parts: &[Postfix],
+        span: Span,
+        scope: usize,
+        bindings: &[Binding],
+        need_pick: bool,
+    ) -> Option<Measured> {
         let mut rest = parts;
         while let [Postfix::Index(items, _), others @ ..] = rest {
             reference.index.extend(self.index(items, scope, bindings)?);
@@ -320,7 +334,7 @@ impl Checker<'_> {
         let [Postfix::Member(metric), rest @ ..] = rest else {
             let help = crate::suggest::list(&known).map(|all| format!("it measures {all}"));
             self.report(
-                Diagnostic::error("E0111", expr.span, format!("`{name}` is a step; which of its numbers?"))
+                Diagnostic::error("E0111", span, format!("`{name}` is a step; which of its numbers?"))
                     .label("a metric is missing")
                     .help_if(help),
             );
@@ -364,6 +378,7 @@ impl Checker<'_> {
                 self.report(
                     Diagnostic::error("E0111", metric.span, format!("a `{kind_name}` measures no `{}`", metric.text))
                         .label("unknown metric")
+                        .related(self.declared(family), format!("`{name}` defined here"))
                         .help_if(help),
                 );
                 return None;
@@ -391,7 +406,6 @@ impl Checker<'_> {
                 }
             }
             _ => {
-                let span = expr.span;
                 self.report(
                     Diagnostic::error(
                         "E0111",
@@ -405,7 +419,7 @@ impl Checker<'_> {
         };
         if metric_info.series && rest.is_empty() && need_pick {
             self.report(
-                Diagnostic::error("E0111", expr.span, format!("`{}` is a curve, and a number is needed", metric.text))
+                Diagnostic::error("E0111", span, format!("`{}` is a curve, and a number is needed", metric.text))
                     .label("which of its points?")
                     .help(format!("write `{}.last`, `.best` or `.at(epoch)`", metric.text)),
             );
@@ -413,7 +427,7 @@ impl Checker<'_> {
         }
         if !metric_info.series && !rest.is_empty() {
             self.report(
-                Diagnostic::error("E0111", expr.span, format!("`{}` is one number, no curve", metric.text))
+                Diagnostic::error("E0111", span, format!("`{}` is one number, no curve", metric.text))
                     .label("nothing can be picked from it"),
             );
             return None;
@@ -423,7 +437,7 @@ impl Checker<'_> {
     }
 
     /// Metrics that a step declares itself, in its field `metrics`.
-    fn declared_metrics(&mut self, family: usize) -> Vec<String> {
+    pub(super) fn declared_metrics(&mut self, family: usize) -> Vec<String> {
         let Some(&member) = self.families[family].members.first() else { return Vec::new() };
         let raw = self.raw(member);
         let Some((_, Value { kind: ValueKind::List(items), .. })) = raw.iter().find(|(name, _)| name == "metrics")
@@ -448,6 +462,17 @@ impl Checker<'_> {
         span: Span,
         row: Option<(&str, &str)>,
     ) -> Option<Vec<CellRef>> {
+        let cell = |step: usize, replicate: Option<String>| CellRef {
+            step: order.get(step).copied().unwrap_or(step),
+            metric: measured.metric.name.clone(),
+            replicate,
+        };
+        if measured.reference.best.is_some() {
+            let picks = self.choose(&measured.reference, bindings, row, span, true)?;
+            let cells: Vec<CellRef> = picks.into_iter().map(|pick| cell(pick.step, pick.replicate)).collect();
+            self.shown(measured, &cells, order, span);
+            return Some(cells);
+        }
         let mut members = self.select(&measured.reference, bindings, span)?;
         if let Some((axis, label)) = row {
             members.retain(|m| self.members[*m].bindings.iter().all(|b| b.axis != axis || b.label == label));
@@ -468,6 +493,7 @@ impl Checker<'_> {
                                 format!("`{name}` has several members along `{axis}`, and nothing says which"),
                             )
                             .label("which one?")
+                            .related(self.declared(measured.reference.family), format!("`{name}` defined here"))
                             .help(format!("write `{name}[{axis} = {label}]`, or make `{axis}` the rows of a table")),
                         );
                         return None;
@@ -478,13 +504,20 @@ impl Checker<'_> {
             }
             let replicates: Vec<String> =
                 place.iter().filter(|b| b.replicate).map(|b| format!("{}={}", b.axis, b.label)).collect();
-            cells.push(CellRef {
-                step: order.get(member).copied().unwrap_or(member),
-                metric: measured.metric.name.clone(),
-                replicate: (!replicates.is_empty()).then(|| replicates.join(", ")),
-            });
+            cells.push(cell(member, (!replicates.is_empty()).then(|| replicates.join(", "))));
         }
+        self.shown(measured, &cells, order, span);
         Some(cells)
+    }
+
+    /// Notes a number that a statement shows.
+    pub(super) fn shown(&mut self, measured: &Measured, cells: &[CellRef], order: &[usize], span: Span) {
+        if order.is_empty() {
+            // A choice looks at it, and shows it nowhere.
+            return;
+        }
+        let steps = cells.iter().map(|cell| cell.step).collect();
+        self.reported.push(Reported { steps, on_test: measured.metric.on_test, span });
     }
 }
 

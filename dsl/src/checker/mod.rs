@@ -3,14 +3,18 @@
 //! A step inside `for` and `replicate` blocks is a family with one member for each combination of the axes' values.
 //! Families are declared first and their fields looked at afterwards, so the order of declarations does not matter.
 
+mod choose;
 mod declare;
 mod evaluate;
 mod fit;
 mod measure;
 mod show;
+mod sound;
 mod value;
 
+pub(crate) use evaluate::FUNCTIONS;
 pub(crate) use fit::wanted;
+pub use sound::ALLOWS_OVERLAP;
 
 use crate::catalog::{Catalog, Kind};
 use crate::diagnostic::{Diagnostic, Severity};
@@ -87,6 +91,8 @@ struct Checker<'a> {
     families: Vec<Family>,
     names: BTreeMap<String, usize>,
     members: Vec<Member>,
+    /// What `best` has to choose; each is a step behind the members.
+    choices: Vec<choose::Chosen>,
     /// Where a field's name is, by where its value is.
     field_names: HashMap<(Span, String), Span>,
     work: usize,
@@ -101,6 +107,14 @@ struct Checker<'a> {
     overrides: Overrides,
     /// Every axis: whether it is one to average over, and where it is first.
     axes: BTreeMap<String, (bool, Span)>,
+    /// Members whose base is wrong, which was said: what they lack is not their fault.
+    orphans: HashSet<usize>,
+    /// Where the value of a name was written, by where the name stands.
+    origins: HashMap<Span, (Span, String)>,
+    /// Params that something uses, by where they are.
+    used: HashSet<Span>,
+    /// The numbers that tables, figures and claims show.
+    reported: Vec<sound::Reported>,
 }
 
 /// Reads a program.
@@ -115,6 +129,7 @@ pub fn check(name: &str, text: &str, loader: &dyn Loader, catalog: &Catalog, ove
         families: Vec::new(),
         names: BTreeMap::new(),
         members: Vec::new(),
+        choices: Vec::new(),
         field_names: HashMap::new(),
         work: 0,
         depth: 0,
@@ -125,17 +140,29 @@ pub fn check(name: &str, text: &str, loader: &dyn Loader, catalog: &Catalog, ove
         circular: HashSet::new(),
         overrides: overrides.clone(),
         axes: BTreeMap::new(),
+        orphans: HashSet::new(),
+        origins: HashMap::new(),
+        used: HashSet::new(),
+        reported: Vec::new(),
     };
     let items = checker.read(name, text, loader);
     checker.params(&items);
     let nodes = checker.declare(items, 0);
     checker.lets();
     checker.expand(&nodes, &[]);
+    checker.spread();
     checker.childless();
     let steps = checker.steps();
     let mut program = Program { params: checker.param_values(), steps, ..Program::default() };
     let order = checker.order(&mut program.steps);
     checker.statements(&nodes, &[], &order, &mut program);
+    // What statements choose is chosen last, and nothing depends on it.
+    for at in program.steps.len() - checker.members.len()..checker.choices.len() {
+        program.steps.push(checker.choice_step(at, &order));
+    }
+    if !checker.diagnostics.iter().any(|d| d.severity == Severity::Error) {
+        checker.sound(&nodes, &program);
+    }
     let mut diagnostics = std::mem::take(&mut checker.diagnostics);
     // One mistake in a family's text is found once for each member.
     let mut seen = HashSet::new();
@@ -192,6 +219,11 @@ impl Checker<'_> {
         self.catalog.kind(&self.families[family].syntax.kind.text)
     }
 
+    /// Where a family's name is declared.
+    fn declared(&self, family: usize) -> Span {
+        self.families[family].syntax.name.span
+    }
+
     fn family_name(&self, family: usize) -> String {
         self.families[family].syntax.name.text.clone()
     }
@@ -238,8 +270,9 @@ impl Checker<'_> {
                         .label("another kind of step"),
                     );
                 } else {
-                    let reference =
-                        FamilyRef { family: from, name: base.text.clone(), index: Vec::new(), output: None };
+                    let index = self.index(&syntax.index, scope, &bindings);
+                    let whole = FamilyRef::whole(from, base.text.clone());
+                    let reference = FamilyRef { index: index.unwrap_or_default(), ..whole };
                     if let Some(base_member) = self.one(&reference, &bindings, base.span) {
                         self.depth += 1;
                         record = self.raw(base_member);
@@ -256,6 +289,9 @@ impl Checker<'_> {
                         .help_if(did_you_mean(&base.text, names.iter().map(String::as_str))),
                 );
             }
+        }
+        if syntax.base.is_some() && record.is_empty() && !self.diagnostics.is_empty() {
+            self.orphans.insert(member);
         }
         let own = self.record(&syntax.fields, scope, &bindings);
         for (path, value) in own {
@@ -327,8 +363,7 @@ impl Checker<'_> {
             [first, ..] => {
                 let fixed: Vec<&str> = bindings.iter().map(|b| b.axis.as_str()).collect();
                 let free = self.members[*first].bindings.iter().find(|b| {
-                    !fixed.contains(&b.axis.as_str())
-                        && !reference.index.iter().any(|(axis, ..)| axis.as_ref() == Some(&b.axis))
+                    !fixed.contains(&b.axis.as_str()) && !reference.index.iter().any(|place| place.names(&b.axis))
                 });
                 let (axis, label) = free.map_or(("axis".into(), "value".into()), |b| (b.axis.clone(), b.label.clone()));
                 let name = self.family_name(reference.family);
@@ -339,6 +374,7 @@ impl Checker<'_> {
                         format!("`{name}` has several members along `{axis}`, and one is needed"),
                     )
                     .label("which one?")
+                    .related(self.declared(reference.family), format!("`{name}` defined here"))
                     .help(format!("write `{name}[{axis} = {label}]`, or put this inside the same block")),
                 );
                 None
@@ -359,15 +395,16 @@ impl Checker<'_> {
             .map(|m| self.members[*m].bindings.iter().map(|b| b.axis.clone()).collect())
             .unwrap_or_default();
         let mut fixed: Vec<String> = Vec::new();
-        for (axis, label, at) in &reference.index {
+        for value::Place { axis, label, span: at } in &reference.index {
             let axis = match axis {
-                Some(axis) if axes.contains(axis) => axis.clone(),
-                Some(axis) => {
+                Some((axis, _)) if axes.contains(axis) => axis.clone(),
+                Some((axis, at)) => {
                     let name = self.family_name(family);
                     let known: Vec<&str> = axes.iter().map(String::as_str).collect();
                     self.report(
                         Diagnostic::error("E0113", *at, format!("`{name}` has no axis `{axis}`"))
                             .label("unknown axis")
+                            .related(self.declared(family), format!("`{name}` defined here"))
                             .help_if(nearest_or_all(axis, &known)),
                     );
                     return None;
@@ -396,6 +433,7 @@ impl Checker<'_> {
                             self.report(
                                 Diagnostic::error("E0113", *at, format!("`{name}` has no member `{label}`"))
                                     .label("no such member")
+                                    .related(self.declared(family), format!("`{name}` defined here"))
                                     .help_if(nearest_or_all(label, &known)),
                             );
                             return None;
@@ -441,7 +479,15 @@ impl Checker<'_> {
         from: usize,
     ) -> Option<(usize, String)> {
         let bindings = self.members[from].bindings.clone();
-        let member = self.one(reference, &bindings, span)?;
+        // What `best` may choose among is of one kind, and gives the same outputs.
+        let pick = match &reference.best {
+            Some(_) => Some(self.choose(reference, &bindings, None, span, false)?.into_iter().next()?),
+            None => None,
+        };
+        let member = match &pick {
+            Some(pick) => pick.example,
+            None => self.one(reference, &bindings, span)?,
+        };
         let name = self.family_name(reference.family);
         let kind = self.kind_of(reference.family)?;
         let (kind_name, dynamic) = (kind.name.clone(), kind.dynamic_outputs);
@@ -458,7 +504,13 @@ impl Checker<'_> {
         // A step's first output as it was at an epoch is an output of its own, where the step says that it keeps it.
         if let Some((epoch, at)) = reference.output.as_ref().filter(|(output, _)| output.starts_with('@')) {
             let artifact = outputs.first()?.1.clone();
-            self.kept(member, &name, epoch, *at)?;
+            let all = match &pick {
+                Some(pick) => self.choices[pick.step - self.members.len()].of.clone(),
+                None => vec![member],
+            };
+            for member in all {
+                self.kept(member, &name, epoch, *at)?;
+            }
             outputs.push((epoch.clone(), artifact));
         }
         let names: Vec<&str> = outputs.iter().map(|(name, _)| name.as_str()).collect();
@@ -469,6 +521,7 @@ impl Checker<'_> {
                     self.report(
                         Diagnostic::error("E0110", *at, format!("`{name}` gives no `{output}`"))
                             .label("unknown output")
+                            .related(self.declared(reference.family), format!("`{name}` defined here"))
                             .help_if(nearest_or_all(output, &names)),
                     );
                     return None;
@@ -486,6 +539,13 @@ impl Checker<'_> {
                 );
                 return None;
             }
+            None if outputs.is_empty() => {
+                let message = format!("`{place}` takes {}, and `{name}` gives nothing", with_articles(accepted));
+                self.report(
+                    Diagnostic::error("E0109", span, message).label(format!("a `{kind_name}` measures numbers only")),
+                );
+                return None;
+            }
             None => outputs.first()?,
         };
         if !accepted.contains(&chosen.1) && chosen.1 != "any" && !accepted.iter().any(|artifact| artifact == "any") {
@@ -499,7 +559,8 @@ impl Checker<'_> {
                 span,
                 format!("`{place}` takes {}, and `{name}` gives {}", with_articles(accepted), with_article(&chosen.1)),
             )
-            .label(format!("this is a `{kind_name}`"));
+            .label(format!("this is a `{kind_name}`"))
+            .related(self.declared(reference.family), format!("`{name}` defined here"));
             if !fitting.is_empty() {
                 diagnostic = diagnostic.help(format!("{} would fit", fitting.join(" or ")));
             }
@@ -507,7 +568,7 @@ impl Checker<'_> {
             return None;
         }
         let output = if chosen.0.starts_with('@') { format!("{}{}", outputs[0].0, chosen.0) } else { chosen.0.clone() };
-        Some((member, output))
+        Some((pick.map_or(member, |pick| pick.step), output))
     }
 
     /// Makes sure that a step keeps what is asked for as `@EPOCH`: its list `keep` says so.
@@ -531,7 +592,12 @@ impl Checker<'_> {
             _ => ("nothing is kept".to_owned(), Some(format!("write `keep = [{number}]` in `{name}`"))),
         };
         let message = format!("`{name}` does not keep what it was after epoch {number}");
-        self.report(Diagnostic::error("E0110", at, message).label(label).help_if(help));
+        let family = self.members[member].family;
+        let keeps = list.is_some().then(|| raw.iter().find(|(field, _)| field == "keep").map(|(_, value)| value.span));
+        let place = keeps.flatten().unwrap_or_else(|| self.declared(family));
+        let said = if list.is_some() { "what is kept" } else { "defined here" };
+        let related = if list.is_some() { said.to_owned() } else { format!("`{name}` {said}") };
+        self.report(Diagnostic::error("E0110", at, message).label(label).related(place, related).help_if(help));
         None
     }
 
@@ -632,7 +698,12 @@ impl Checker<'_> {
                 span: syntax.name.span,
                 field_spans: out.spans,
                 implied: false,
+                choice: None,
             });
+        }
+        for at in 0..self.choices.len() {
+            let step = self.choice_step(at, &[]);
+            steps.push(step);
         }
         steps
     }

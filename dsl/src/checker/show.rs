@@ -1,7 +1,7 @@
 //! What the summary shows: tables, with published figures beside them, and figures.
 
+use super::Checker;
 use super::measure::Measured;
-use super::{Checker, FamilyRef};
 use crate::diagnostic::Diagnostic;
 use crate::program::{Cell, CellRef, Column, Drawing, Figure, Published, PublishedRow, Row, Table};
 use crate::source::Span;
@@ -344,10 +344,10 @@ impl Checker<'_> {
         let mut drawings = Vec::new();
         for (at, (found, span)) in measured.into_iter().enumerate() {
             let over = match &against {
-                Some((over, span)) => self.members_by_place(&over.reference, &over.metric.name, order, *span)?,
+                Some((over, span)) => self.members_by_place(over, order, *span)?,
                 None => BTreeMap::new(),
             };
-            let groups = self.members_by_place(&found.reference, &found.metric.name, order, span)?;
+            let groups = self.members_by_place(&found, order, span)?;
             if let Some((label, at)) = &baseline
                 && !groups.keys().any(|(_, place)| place.split(", ").any(|part| part == label))
             {
@@ -420,12 +420,16 @@ impl Checker<'_> {
     /// cell for each replicate.
     fn members_by_place(
         &mut self,
-        reference: &FamilyRef,
-        metric: &str,
+        measured: &Measured,
         order: &[usize],
         span: Span,
     ) -> Option<BTreeMap<(usize, String), Vec<CellRef>>> {
-        let members = self.select(reference, &[], span)?;
+        // What is chosen stands in one place.
+        if measured.reference.best.is_some() {
+            let cells = self.cells(measured, &[], order, span, None)?;
+            return Some(BTreeMap::from([((0, String::new()), cells)]));
+        }
+        let members = self.select(&measured.reference, &[], span)?;
         let mut numbers: BTreeMap<String, usize> = BTreeMap::new();
         let mut groups: BTreeMap<(usize, String), Vec<CellRef>> = BTreeMap::new();
         for member in members {
@@ -438,9 +442,12 @@ impl Checker<'_> {
             let number = *numbers.entry(place.clone()).or_insert(count);
             groups.entry((number, place)).or_default().push(CellRef {
                 step: order.get(member).copied().unwrap_or(member),
-                metric: metric.to_owned(),
+                metric: measured.metric.name.clone(),
                 replicate: (!replicates.is_empty()).then(|| replicates.join(", ")),
             });
+        }
+        for cells in groups.values() {
+            self.shown(measured, cells, order, span);
         }
         Some(groups)
     }

@@ -1,5 +1,7 @@
 //! Values: what expressions are worth before a field says what it wants.
 
+use crate::catalog::Metric;
+use crate::program::Pick;
 use crate::source::Span;
 
 /// A value and where it was written.
@@ -56,10 +58,52 @@ pub struct FamilyRef {
     pub family: usize,
     /// The family's name.
     pub name: String,
-    /// Places on axes: axis if named, label, where.
-    pub index: Vec<(Option<String>, String, Span)>,
+    /// Places on axes.
+    pub index: Vec<Place>,
     /// The output, if written.
     pub output: Option<(String, Span)>,
+    /// How one of its members is chosen, if one is.
+    pub best: Option<Box<ChoiceRef>>,
+}
+
+/// A place on an axis.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Place {
+    /// The axis and where it is named, if it is.
+    pub axis: Option<(String, Span)>,
+    /// The value's label.
+    pub label: String,
+    /// Where the value is.
+    pub span: Span,
+}
+
+impl Place {
+    /// Whether the axis of this name is named.
+    pub fn names(&self, axis: &str) -> bool {
+        self.axis.as_ref().is_some_and(|(name, _)| name == axis)
+    }
+}
+
+/// The number by which a member is chosen.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ChoiceRef {
+    /// The family that measures it.
+    pub by: FamilyRef,
+    /// What it measures.
+    pub metric: Metric,
+    /// Which number of a series.
+    pub pick: Pick,
+    /// Where `best(…)` is.
+    pub span: Span,
+    /// Where the number is.
+    pub by_span: Span,
+}
+
+impl FamilyRef {
+    /// The family as a whole.
+    pub fn whole(family: usize, name: impl Into<String>) -> FamilyRef {
+        FamilyRef { family, name: name.into(), index: Vec::new(), output: None, best: None }
+    }
 }
 
 impl Value {
@@ -68,8 +112,8 @@ impl Value {
     pub fn word(&self) -> Option<&str> {
         match &self.kind {
             ValueKind::Word(word) => Some(word),
-            ValueKind::Family(reference) if reference.index.is_empty() && reference.output.is_none() => {
-                Some(&reference.name)
+            ValueKind::Family(FamilyRef { name, index, output: None, best: None, .. }) if index.is_empty() => {
+                Some(name)
             }
             _ => None,
         }
@@ -103,6 +147,7 @@ impl Value {
             ValueKind::Int(value) => value.to_string(),
             ValueKind::Float(value) => value.to_string(),
             ValueKind::Text(text) | ValueKind::Word(text) => text.clone(),
+            ValueKind::Family(reference) if reference.best.is_some() => format!("best({})", family(reference.family)),
             ValueKind::Family(reference) => match &reference.output {
                 Some((epoch, _)) if epoch.starts_with('@') => format!("{}{epoch}", family(reference.family)),
                 _ => family(reference.family),

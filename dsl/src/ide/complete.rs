@@ -2,7 +2,7 @@
 
 use super::context::{Context, Frame};
 use super::names::{DeclarationKind, Names};
-use super::{about_field, bare, variants, walk};
+use super::{Page, about_field, bare, variants, walk};
 use crate::catalog::{Catalog, Type};
 
 /// What a completion is, for its symbol in the editor.
@@ -47,18 +47,18 @@ fn completion(label: &str, kind: CompletionKind, detail: impl Into<String>) -> C
     Completion { label: label.into(), kind, insert: None, detail: detail.into(), doc: String::new(), first: false }
 }
 
-/// What could stand at a cursor, and the bytes of the word that it would replace.
-pub fn complete(
-    text: &str,
+/// What could stand at a cursor of a page, and the bytes of the word that it would replace.
+pub(super) fn complete(
+    page: &Page,
     offset: usize,
     names: &Names,
     source: usize,
     catalog: &Catalog,
 ) -> (Vec<Completion>, usize, usize) {
-    if super::tokens::in_comment(text, offset) {
+    if super::tokens::in_comment(page.text(), page.lexemes(), offset) {
         return (Vec::new(), offset, offset);
     }
-    let context = Context::at_cursor(text, offset);
+    let context = Context::at_cursor(page.text(), page.lexemes(), offset);
     let (start, end) = context.word.unwrap_or((offset, offset));
     (items(&context, start, names, source, catalog), start, end)
 }

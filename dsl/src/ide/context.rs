@@ -2,7 +2,7 @@
 
 use super::{fields_at, walk};
 use crate::catalog::{Catalog, Field, Type};
-use crate::lexer::{Lexeme, Token, lex};
+use crate::lexer::{Lexeme, Token};
 use crate::parser::{DECLARATIONS, RESERVED};
 
 /// An open bracket and what it belongs to.
@@ -45,17 +45,17 @@ pub struct Context {
 
 impl Context {
     /// The place of the word that an offset lies in or behind.
-    pub fn at_word(text: &str, offset: usize) -> Option<Context> {
-        let lexemes = lex(text, 0, &mut Vec::new());
-        let word = lexemes.iter().find(|lexeme| {
+    pub fn at_word(lexemes: &[Lexeme], offset: usize) -> Option<Context> {
+        let near = near(lexemes, offset);
+        let word = near.iter().find(|lexeme| {
             matches!(lexeme.token, Token::Name(_)) && lexeme.span.start <= offset && offset <= lexeme.span.end
         });
         let (start, end) = word.map(|lexeme| (lexeme.span.start, lexeme.span.end))?;
-        let mut context = Self::before(&lexemes, start);
+        let mut context = Self::before(declaration(lexemes, start), start);
         context.word = Some((start, end));
         // A field's name is followed by `=`, or by a point and further names.
-        let behind: Vec<&Token> =
-            lexemes.iter().filter(|lexeme| lexeme.span.start >= end).map(|lexeme| &lexeme.token).take(8).collect();
+        let first = lexemes.partition_point(|lexeme| lexeme.span.start < end);
+        let behind: Vec<&Token> = lexemes[first..].iter().map(|lexeme| &lexeme.token).take(8).collect();
         let mut at = 0;
         while matches!(behind.get(at), Some(Token::Symbol("."))) && matches!(behind.get(at + 1), Some(Token::Name(_))) {
             at += 2;
@@ -65,13 +65,12 @@ impl Context {
     }
 
     /// The place of a cursor: the word being typed before it does not count.
-    pub fn at_cursor(text: &str, offset: usize) -> Context {
-        let lexemes = lex(text, 0, &mut Vec::new());
-        let word = lexemes.iter().find(|lexeme| {
+    pub fn at_cursor(text: &str, lexemes: &[Lexeme], offset: usize) -> Context {
+        let word = near(lexemes, offset).iter().find(|lexeme| {
             matches!(lexeme.token, Token::Name(_)) && lexeme.span.start < offset && offset <= lexeme.span.end
         });
         let start = word.map_or(offset, |lexeme| lexeme.span.start);
-        let mut context = Self::before(&lexemes, start);
+        let mut context = Self::before(declaration(lexemes, start), start);
         context.word = Some((start, offset.max(start)));
         // On a line of its own a new item begins, unless an operator asks for more.
         let gap = context.item.last().map_or(start, |last| last.span.end);
@@ -207,6 +206,31 @@ impl Context {
         let fields = walk(fields_at(&frames, catalog)?, before)?;
         fields.iter().find(|field| field.name == *last).map(|field| &field.ty)
     }
+}
+
+/// The few lexemes around a place.
+fn near(lexemes: &[Lexeme], offset: usize) -> &[Lexeme] {
+    let at = lexemes.partition_point(|lexeme| lexeme.span.end < offset);
+    &lexemes[at..lexemes.len().min(at + 3)]
+}
+
+/// The lexemes from the beginning of the top-level declaration that a place lies in or behind: what is before it is not
+/// around it.
+fn declaration(lexemes: &[Lexeme], offset: usize) -> &[Lexeme] {
+    let (mut depth, mut begin) = (0usize, 0);
+    for (at, lexeme) in lexemes.iter().enumerate().take_while(|(_, lexeme)| lexeme.span.end <= offset) {
+        match &lexeme.token {
+            Token::Symbol("{" | "[" | "(") => depth += 1,
+            Token::Symbol("}" | "]" | ")") => depth = depth.saturating_sub(1),
+            Token::Name(_) if depth == 0 && lexeme.first_on_line => {
+                if matches!(lexemes.get(at + 1).map(|next| &next.token), Some(Token::Name(_) | Token::Text(_))) {
+                    begin = at;
+                }
+            }
+            _ => {}
+        }
+    }
+    &lexemes[begin..]
 }
 
 /// What an opening brace belongs to.

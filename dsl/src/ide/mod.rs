@@ -7,13 +7,14 @@ mod context;
 mod names;
 mod tokens;
 
-pub use complete::{Completion, CompletionKind, complete};
+pub use complete::{Completion, CompletionKind};
 pub use names::{Declaration, DeclarationKind, Names};
-pub use tokens::{SemanticToken, TokenKind, semantic_tokens};
+pub use tokens::{SemanticToken, TokenKind};
 
 use crate::catalog::{Catalog, Field, Kind, Type};
-use crate::checker::wanted;
-use crate::parser::RESERVED;
+use crate::checker::{FUNCTIONS, wanted};
+use crate::lexer::{Lexeme, lex};
+use crate::parser::{DECLARATIONS, RESERVED};
 use context::{Context, Frame};
 use std::fmt::Write;
 
@@ -22,15 +23,109 @@ pub fn is_reserved(word: &str) -> bool {
     RESERVED.contains(&word)
 }
 
-/// What stands at a place of one text, as Markdown, and where it begins and ends in bytes.
-pub fn hover(
-    text: &str,
+/// The words that are never names.
+pub fn reserved() -> &'static [&'static str] {
+    &RESERVED
+}
+
+/// The words that begin declarations.
+pub fn declarations() -> &'static [&'static str] {
+    &DECLARATIONS
+}
+
+/// The functions of values, and `best`.
+pub fn functions() -> &'static [&'static str] {
+    &FUNCTIONS
+}
+
+/// A text as it stands in an editor, cut into lexemes and lines once for everything that is asked of it.
+#[derive(Debug, Clone)]
+pub struct Page {
+    text: String,
+    lexemes: Vec<Lexeme>,
+    /// Where each line begins.
+    lines: Vec<usize>,
+}
+
+impl Page {
+    /// Reads a text.
+    pub fn new(text: impl Into<String>) -> Page {
+        let text = text.into();
+        let lexemes = lex(&text, 0, &mut Vec::new());
+        let breaks = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
+        let lines = std::iter::once(0).chain(breaks).collect();
+        Page { text, lexemes, lines }
+    }
+
+    /// The text.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    pub(crate) fn lexemes(&self) -> &[Lexeme] {
+        &self.lexemes
+    }
+
+    /// The line, and the column in UTF-16 units, of a byte; both from 0.
+    pub fn position(&self, offset: usize) -> (u32, u32) {
+        let mut offset = offset.min(self.text.len());
+        while !self.text.is_char_boundary(offset) {
+            offset -= 1;
+        }
+        let line = self.lines.partition_point(|&start| start <= offset).saturating_sub(1);
+        (line as u32, self.text[self.lines[line]..offset].encode_utf16().count() as u32)
+    }
+
+    /// The byte of a line and a column in UTF-16 units; the nearest there is.
+    pub fn offset(&self, line: u32, column: u32) -> usize {
+        let Some(&start) = self.lines.get(line as usize) else { return self.text.len() };
+        let mut units = 0;
+        for (at, character) in self.text[start..].char_indices() {
+            if units >= column as usize || character == '\n' {
+                return start + at;
+            }
+            units += character.len_utf16();
+        }
+        self.text.len()
+    }
+
+    /// What stands at a place, as Markdown, and where it begins and ends in bytes.
+    pub fn hover(
+        &self,
+        offset: usize,
+        names: &Names,
+        source: usize,
+        catalog: &Catalog,
+    ) -> Option<(String, usize, usize)> {
+        hover(self, offset, names, source, catalog)
+    }
+
+    /// What could stand at a cursor, and the bytes of the word that it would replace.
+    pub fn complete(
+        &self,
+        offset: usize,
+        names: &Names,
+        source: usize,
+        catalog: &Catalog,
+    ) -> (Vec<Completion>, usize, usize) {
+        complete::complete(self, offset, names, source, catalog)
+    }
+
+    /// What every stretch of it is, in order; brackets and separators are left out.
+    pub fn semantic_tokens(&self) -> Vec<SemanticToken> {
+        tokens::semantic_tokens(&self.text, &self.lexemes)
+    }
+}
+
+fn hover(
+    page: &Page,
     offset: usize,
     names: &Names,
     source: usize,
     catalog: &Catalog,
 ) -> Option<(String, usize, usize)> {
-    let context = Context::at_word(text, offset)?;
+    let text = page.text();
+    let context = Context::at_word(page.lexemes(), offset)?;
     let (start, end) = context.word?;
     let word = &text[start..end];
     let found = |markdown: String| Some((markdown, start, end));

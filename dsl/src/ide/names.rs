@@ -1,8 +1,10 @@
 //! Where names are declared and used, over all texts of a program.
 
+use super::Page;
 use crate::lexer::{Lexeme, Token, lex};
 use crate::parser::{DECLARATIONS, RESERVED};
 use crate::source::{Sources, Span};
+use std::collections::{HashMap, HashSet};
 
 /// What a declaration declares.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +54,12 @@ pub struct Declaration {
 #[derive(Debug, Clone, Default)]
 pub struct Names {
     declarations: Vec<Declaration>,
-    uses: Vec<(String, Span)>,
+    /// Declarations by name.
+    known: HashMap<String, Vec<usize>>,
+    /// Names that are used, each once.
+    words: HashMap<String, usize>,
+    /// Uses in order of place, with the number of the name.
+    uses: Vec<(Span, usize)>,
 }
 
 impl Names {
@@ -60,9 +67,41 @@ impl Names {
     pub fn of(sources: &Sources) -> Names {
         let mut names = Names::default();
         for (source, text) in sources.iter().enumerate().filter(|(_, source)| !source.name.starts_with("-p ")) {
-            names.read(&text.text, source);
+            names.read(&text.text, &lex(&text.text, source, &mut Vec::new()));
         }
         names
+    }
+
+    /// The names of a page, the first text, with those of the other texts as they are known already.
+    pub fn with_page(&self, page: &Page) -> Names {
+        let mut names = Names::default();
+        names.read(page.text(), page.lexemes());
+        for declared in self.declarations.iter().filter(|declared| declared.span.source != 0) {
+            names.declare(declared.clone());
+        }
+        let mut others: Vec<(&String, &usize)> = self.words.iter().collect();
+        others.sort_unstable_by_key(|(_, number)| **number);
+        for &(span, number) in self.uses.iter().filter(|(span, _)| span.source != 0) {
+            names.used(others[number].0, span);
+        }
+        names
+    }
+
+    fn declare(&mut self, declared: Declaration) {
+        self.known.entry(declared.name.clone()).or_default().push(self.declarations.len());
+        self.declarations.push(declared);
+    }
+
+    fn used(&mut self, name: &str, span: Span) {
+        let next = self.words.len();
+        let number = match self.words.get(name) {
+            Some(number) => *number,
+            None => {
+                self.words.insert(name.to_owned(), next);
+                next
+            }
+        };
+        self.uses.push((span, number));
     }
 
     /// The declarations of one text, in order.
@@ -73,16 +112,13 @@ impl Names {
     /// What a name stands for at a place: the innermost declaration around it, else one of the top level.
     pub fn resolve(&self, name: &str, source: usize, offset: usize) -> Option<&Declaration> {
         let fits = |declared: &&Declaration| {
-            declared.name == name
-                && !matches!(declared.kind, DeclarationKind::Claim)
+            !matches!(declared.kind, DeclarationKind::Claim)
                 && declared
                     .scope
                     .is_none_or(|scope| scope.source == source && scope.start <= offset && offset <= scope.end)
         };
-        self.declarations
-            .iter()
-            .filter(fits)
-            .min_by_key(|d| d.scope.map_or(usize::MAX, |scope| scope.end - scope.start))
+        let named = self.known.get(name).into_iter().flatten().map(|&at| &self.declarations[at]);
+        named.filter(fits).min_by_key(|d| d.scope.map_or(usize::MAX, |scope| scope.end - scope.start))
     }
 
     /// Names that can be used at a place.
@@ -94,7 +130,7 @@ impl Names {
         let known = self.declarations.iter().filter(named).filter(|declared| {
             self.resolve(&declared.name, source, offset).is_some_and(|found| found.span == declared.span)
         });
-        known.filter(|declared| seen.insert(declared.name.clone())).collect()
+        known.filter(|declared| seen.insert(declared.name.as_str())).collect()
     }
 
     /// The declaration whose name, or one of whose uses, lies at a place.
@@ -102,31 +138,34 @@ impl Names {
         let covers = |span: Span| span.source == source && span.start <= offset && offset <= span.end;
         let declared = self.declarations.iter().find(|declared| covers(declared.span));
         declared.or_else(|| {
-            let (name, span) = self.uses.iter().find(|(_, span)| covers(*span))?;
+            let (span, number) = self.uses.iter().find(|(span, _)| covers(*span))?;
+            let (name, _) = self.words.iter().find(|(_, known)| *known == number)?;
             self.resolve(name, source, span.start)
         })
     }
 
     /// Every place where a declared name stands, its declaration first.
     pub fn places(&self, declared: &Declaration) -> Vec<Span> {
-        let same = |(name, span): &&(String, Span)| {
-            *name == declared.name
-                && self.resolve(name, span.source, span.start).is_some_and(|found| found.span == declared.span)
+        let number = self.words.get(&declared.name);
+        let same = |(span, word): &&(Span, usize)| {
+            Some(word) == number
+                && self
+                    .resolve(&declared.name, span.source, span.start)
+                    .is_some_and(|found| found.span == declared.span)
         };
-        std::iter::once(declared.span).chain(self.uses.iter().filter(same).map(|(_, span)| *span)).collect()
+        std::iter::once(declared.span).chain(self.uses.iter().filter(same).map(|(span, _)| *span)).collect()
     }
 
-    fn read(&mut self, text: &str, source: usize) {
-        let lexemes = lex(text, source, &mut Vec::new());
-        let partner = partners(&lexemes);
+    fn read(&mut self, text: &str, lexemes: &[Lexeme]) {
+        let partner = partners(lexemes);
         // Blocks that are open, by where they end: names declared with `let` inside are known there alone.
         let mut blocks: Vec<Span> = Vec::new();
-        let mut declared: std::collections::BTreeSet<usize> = std::collections::BTreeSet::new();
+        let mut declared: HashSet<usize> = HashSet::new();
         let mut at = 0;
         while at < lexemes.len() {
             let start = lexemes[at].span.start;
             blocks.retain(|block| start < block.end);
-            if let Some(past) = self.declaration(text, &lexemes, &partner, at, &mut blocks, &mut declared) {
+            if let Some(past) = self.declaration(text, lexemes, &partner, at, &mut blocks, &mut declared) {
                 at = past;
                 continue;
             }
@@ -140,11 +179,11 @@ impl Names {
             };
             let member = symbol(at.checked_sub(1)) == ".";
             // A field's name, unless it names an axis in an index, which it does as well.
-            let field = symbol(Some(at + 1)) == "=" || (symbol(Some(at + 1)) == "." && starts_field(&lexemes, at));
-            let axis = field && in_index(&lexemes, at);
+            let field = symbol(Some(at + 1)) == "=" || (symbol(Some(at + 1)) == "." && starts_field(lexemes, at));
+            let axis = field && in_index(lexemes, at);
             let tag = symbol(Some(at + 1)) == "{" && symbol(at.checked_sub(1)) == "=";
             if !declared.contains(&at) && !member && (!field || axis) && !tag && !RESERVED.contains(&name.as_str()) {
-                self.uses.push((name.clone(), lexeme.span));
+                self.used(name, lexeme.span);
             }
         }
     }
@@ -157,7 +196,7 @@ impl Names {
         partner: &[usize],
         at: usize,
         blocks: &mut Vec<Span>,
-        declared: &mut std::collections::BTreeSet<usize>,
+        declared: &mut HashSet<usize>,
     ) -> Option<usize> {
         let token = |at: usize| lexemes.get(at).map(|lexeme| &lexeme.token);
         let name = |at: usize| match token(at) {
@@ -196,7 +235,7 @@ impl Names {
                 let scope = if word == "let" { blocks.last().copied() } else { None };
                 let kind = if word == "let" { DeclarationKind::Let } else { DeclarationKind::Param };
                 declared.extend([at, at + 1]);
-                self.declarations.push(Declaration {
+                self.declare(Declaration {
                     name: called.to_owned(),
                     kind,
                     span: lexemes[at + 1].span,
@@ -223,7 +262,7 @@ impl Names {
                 for index in names {
                     let Some(called) = name(index) else { continue };
                     declared.insert(index);
-                    self.declarations.push(Declaration {
+                    self.declare(Declaration {
                         name: called.to_owned(),
                         kind: DeclarationKind::Axis { replicate: word == "replicate" },
                         span: lexemes[index].span,
@@ -240,7 +279,7 @@ impl Names {
                 let Some(Token::Text(said)) = token(at + 1) else { return None };
                 let brace = open(at + 2)?;
                 declared.insert(at);
-                self.declarations.push(Declaration {
+                self.declare(Declaration {
                     name: said.clone(),
                     kind: DeclarationKind::Claim,
                     span: lexemes[at + 1].span,
@@ -254,7 +293,7 @@ impl Names {
                 let brace = open(at + 2)?;
                 let kind = if word == "table" { DeclarationKind::Table } else { DeclarationKind::Figure };
                 declared.extend([at, at + 1]);
-                self.declarations.push(Declaration {
+                self.declare(Declaration {
                     name: name(at + 1)?.to_owned(),
                     kind,
                     span: lexemes[at + 1].span,
@@ -271,7 +310,11 @@ impl Names {
             kind if !DECLARATIONS.contains(&kind) => {
                 let called = name(at + 1)?;
                 let from = name(at + 2) == Some("from");
-                let brace = if from { at + 4 } else { at + 2 };
+                let mut brace = if from { at + 4 } else { at + 2 };
+                // `from base[lr = 0.1]`
+                if from && matches!(token(brace), Some(Token::Symbol("["))) {
+                    brace = partner[brace] + 1;
+                }
                 if lexemes[at + 1].first_on_line || !matches!(token(brace), Some(Token::Symbol("{"))) {
                     return None;
                 }
@@ -279,7 +322,7 @@ impl Names {
                 if from {
                     declared.insert(at + 2);
                 }
-                self.declarations.push(Declaration {
+                self.declare(Declaration {
                     name: called.to_owned(),
                     kind: DeclarationKind::Step {
                         kind: kind.to_owned(),
@@ -290,7 +333,7 @@ impl Names {
                     scope: None,
                     value: String::new(),
                 });
-                Some(brace + 1)
+                Some(if from { at + 4 } else { brace + 1 })
             }
             _ => None,
         }

@@ -1,6 +1,6 @@
 //! What every stretch of a text is, for colours that know the language.
 
-use crate::lexer::{Token, lex};
+use crate::lexer::{Lexeme, Token};
 use crate::parser::{DECLARATIONS, RESERVED};
 
 /// What a stretch of text is.
@@ -36,8 +36,7 @@ pub struct SemanticToken {
 }
 
 /// All of a text in order; brackets and separators are left out.
-pub fn semantic_tokens(text: &str) -> Vec<SemanticToken> {
-    let lexemes = lex(text, 0, &mut Vec::new());
+pub(super) fn semantic_tokens(text: &str, lexemes: &[Lexeme]) -> Vec<SemanticToken> {
     let mut out = Vec::new();
     let mut end = 0;
     for (at, lexeme) in lexemes.iter().enumerate() {
@@ -87,7 +86,12 @@ fn comments(text: &str, from: usize, to: usize, out: &mut Vec<SemanticToken>) {
 }
 
 /// Whether a place lies in a comment.
-pub(super) fn in_comment(text: &str, offset: usize) -> bool {
-    let tokens = semantic_tokens(text);
-    tokens.iter().any(|token| token.kind == TokenKind::Comment && token.start < offset && offset <= token.end)
+pub(super) fn in_comment(text: &str, lexemes: &[Lexeme], offset: usize) -> bool {
+    // Comments lie between two lexemes.
+    let behind = lexemes.partition_point(|lexeme| lexeme.span.start < offset);
+    let from = behind.checked_sub(1).map_or(0, |before| lexemes[before].span.end);
+    let to = lexemes.get(behind).map_or(text.len(), |lexeme| lexeme.span.start);
+    let mut found = Vec::new();
+    comments(text, from, to, &mut found);
+    found.iter().any(|comment| comment.start < offset && offset <= comment.end)
 }

@@ -39,13 +39,13 @@ fn what_is_not_kept_cannot_be_taken() {
         assert!(said.contains(word), "{word} is missing:\n{said}");
     }
     assert!(
-        shown("scenes w {}\npretrain m { data = w }\nknn n { encoder = m@4, train = w, test = w }")
+        shown("scenes w {}\npretrain m { data = w }\nknn n { encoder = m@4, train = w, test = w.test }")
             .contains("write `keep = [4]` in `m`")
     );
     assert!(shown(&used("w@4")).contains("this kind of step keeps none"));
     // Along a `from`, the base's list counts.
     assert_eq!(
-        codes(&format!("{PRETRAINED}pretrain b from moco {{}}\nknn n {{ encoder = b@6, train = w, test = w }}")),
+        codes(&format!("{PRETRAINED}pretrain b from moco {{}}\nknn n {{ encoder = b@6, train = w, test = w.test }}")),
         Vec::<&str>::new()
     );
     assert_eq!(codes(&used("moco@late")), ["E0013"]);

@@ -2,7 +2,7 @@
 
 use crate::catalog::{catalog, check_with};
 use harness_dsl::Sources;
-use harness_dsl::ide::{self, CompletionKind, DeclarationKind, Names, TokenKind};
+use harness_dsl::ide::{CompletionKind, DeclarationKind, Names, Page, TokenKind};
 
 const STUDY: &str = include_str!("study.exp");
 
@@ -20,12 +20,12 @@ fn cursor(text: &str) -> (String, usize) {
 
 fn hover(text: &str) -> Option<String> {
     let (text, at) = cursor(text);
-    ide::hover(&text, at, &names(&text), 0, &catalog()).map(|(markdown, ..)| markdown)
+    Page::new(&*text).hover(at, &names(&text), 0, &catalog()).map(|(markdown, ..)| markdown)
 }
 
 fn labels(text: &str) -> Vec<String> {
     let (text, at) = cursor(text);
-    let (items, ..) = ide::complete(&text, at, &names(&text), 0, &catalog());
+    let (items, ..) = Page::new(&*text).complete(at, &names(&text), 0, &catalog());
     items.into_iter().map(|item| item.label).collect()
 }
 
@@ -95,7 +95,7 @@ fn completion_fits_the_place() {
     let values = labels("scenes world {}\npretrain moco { schedule = |");
     assert!(values.contains(&"cosine".to_owned()), "{values:?}");
     let (text, at) = cursor("scenes world {}\nencoder net {}\nknn nn { encoder = |");
-    let (items, ..) = ide::complete(&text, at, &names(&text), 0, &catalog());
+    let (items, ..) = Page::new(&*text).complete(at, &names(&text), 0, &catalog());
     let net = items.iter().find(|item| item.label == "net").unwrap();
     let world = items.iter().find(|item| item.label == "world").unwrap();
     assert!(net.first && !world.first && net.kind == CompletionKind::Step);
@@ -107,7 +107,7 @@ fn completion_fits_the_place() {
 
 #[test]
 fn tokens_cover_the_text_in_order() {
-    let tokens = ide::semantic_tokens(STUDY);
+    let tokens = Page::new(STUDY).semantic_tokens();
     assert!(tokens.windows(2).all(|pair| pair[0].end <= pair[1].start));
     let kinds = |word: &str| -> Vec<TokenKind> {
         tokens.iter().filter(|token| &STUDY[token.start..token.end] == word).map(|token| token.kind).collect()
@@ -132,15 +132,47 @@ fn misspelt_names_and_numbers_can_be_mended() {
 }
 
 #[test]
+fn places_count_lines_and_utf16() {
+    let text = "a\né😀b\n";
+    let page = Page::new(text);
+    for at in text.char_indices().map(|(at, _)| at).chain([text.len()]) {
+        let (line, column) = page.position(at);
+        assert_eq!(page.offset(line, column), at);
+    }
+    assert_eq!(page.position(text.find('b').unwrap()), (1, 3));
+    assert_eq!(page.offset(9, 9), text.len());
+    assert_eq!(page.offset(0, 99), 1);
+}
+
+#[test]
+fn names_of_a_page_are_those_of_all_texts() {
+    // While an import is as it was, only the page is read anew.
+    let mut sources = Sources::default();
+    sources.add("test.exp", "scenes w { classes = size }\n");
+    sources.add("base.exp", "param size = 4\nscenes other { classes = size }\n");
+    let before = Names::of(&sources);
+    let typed = "scenes w { train = 3, classes = size }\n";
+    let names = before.with_page(&Page::new(typed));
+    let declared = names.at(0, typed.find("size").unwrap()).unwrap();
+    assert_eq!((declared.span.source, declared.name.as_str()), (1, "size"));
+    assert_eq!(names.places(declared).len(), 3);
+    let visible: Vec<&str> = names.visible(0, typed.len()).iter().map(|declared| declared.name.as_str()).collect();
+    assert_eq!(visible, ["w", "size", "other"]);
+}
+
+#[test]
 fn any_text_is_served() {
     // Every cut of the study, as it is while it is typed.
     let catalog = catalog();
     for at in (0..STUDY.len()).step_by(7).filter(|&at| STUDY.is_char_boundary(at)) {
         let text = &STUDY[..at];
         let names = names(text);
-        ide::hover(text, at, &names, 0, &catalog);
-        ide::complete(text, at, &names, 0, &catalog);
-        ide::semantic_tokens(text);
+        let page = Page::new(text);
+        page.hover(at, &names, 0, &catalog);
+        page.complete(at, &names, 0, &catalog);
+        page.semantic_tokens();
+        let (line, column) = page.position(at);
+        assert_eq!(page.offset(line, column), at);
         if let Some(declared) = names.at(0, at) {
             names.places(declared);
         }

@@ -126,10 +126,10 @@ fn what_cannot_line_up_is_refused() {
         for m in [p] { replicate seed in [1, 2] { knn nn { encoder = m, train = world, test = world.test } } }\n";
     let with = |more: &str| codes(&format!("{start}{more}"));
     assert_eq!(with(""), [""; 0]);
-    assert_eq!(with("knn x { encoder = p, train = world, test = world }"), ["E0112"]);
-    assert_eq!(with("knn x { encoder = p[seed = 2], train = world, test = world }"), [""; 0]);
-    assert_eq!(with("knn x { encoder = p[3], train = world, test = world }"), ["E0113"]);
-    assert_eq!(with("replicate seed in [3] { knn x { encoder = p, train = world, test = world } }"), ["E0113"]);
+    assert_eq!(with("knn x { encoder = p, train = world, test = world.test }"), ["E0112"]);
+    assert_eq!(with("knn x { encoder = p[seed = 2], train = world, test = world.test }"), [""; 0]);
+    assert_eq!(with("knn x { encoder = p[3], train = world, test = world.test }"), ["E0113"]);
+    assert_eq!(with("replicate seed in [3] { knn x { encoder = p, train = world, test = world.test } }"), ["E0113"]);
     assert_eq!(with("for seed in [1] { scenes x {} }"), ["E0114"]);
     assert_eq!(with("replicate seed in [1, 1] { scenes x {} }"), ["E0114"]);
     assert_eq!(with("replicate seed in [0.5] { scenes x {} }"), ["E0114"]);

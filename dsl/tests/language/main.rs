@@ -2,12 +2,15 @@
 
 mod catalog;
 mod checkpoints;
+mod choices;
 mod diagnostics;
 mod editor;
 mod families;
 mod grammar;
 mod layout;
+mod promises;
 mod robust;
 mod summaries;
+mod textmate;
 mod values;
 mod verdicts;

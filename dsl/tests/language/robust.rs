@@ -1,22 +1,14 @@
 //! Nothing panics, whatever the text.
 
-use crate::catalog::{check_with, codes};
-use harness_dsl::render;
+use crate::catalog::codes;
+use crate::promises::kept;
 use proptest::prelude::*;
 
 const STUDY: &str = include_str!("study.exp");
 
-/// Checks and shows a text; a program comes out exactly when nothing is wrong.
+/// All promises hold of a text.
 fn survives(text: &str) {
-    let checked = check_with(text, &[("base.exp", "param size = 4")], &[("epochs", "5")]);
-    let wrong = checked.diagnostics.iter().any(|diagnostic| diagnostic.severity == harness_dsl::Severity::Error);
-    assert_eq!(checked.program.is_none(), wrong);
-    for diagnostic in &checked.diagnostics {
-        let span = diagnostic.span;
-        let source = checked.sources.get(span.source).expect("a diagnostic is in some text");
-        assert!(span.start <= span.end && span.end <= source.text.len(), "{diagnostic:?}");
-    }
-    render(&checked.diagnostics, &checked.sources, true);
+    kept(text);
 }
 
 /// Pieces of programs, right and wrong.
@@ -31,6 +23,7 @@ fn piece() -> impl Strategy<Value = String> {
         "claim",
         "figure",
         "best(",
+        "by",
         "if",
         "then",
         "else",
@@ -111,6 +104,11 @@ proptest! {
     }
 
     #[test]
+    fn any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        survives(&String::from_utf8_lossy(&bytes));
+    }
+
+    #[test]
     fn any_pieces(pieces in proptest::collection::vec(piece(), 0..60)) {
         survives(&pieces.join(" "));
     }
@@ -177,4 +175,38 @@ fn long_texts_are_fine() {
     // Many mistakes end, too.
     survives(&"$ ".repeat(100_000));
     survives(&"scenes x { trian = 1 }\n".repeat(3000));
+}
+
+/// What the fuzz target found once, and texts to begin with.
+#[test]
+#[allow(clippy::disallowed_methods, reason = "the test reads its corpus")]
+fn the_corpus_breaks_no_promise() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "exp") {
+            survives(&std::fs::read_to_string(path).unwrap());
+            seen += 1;
+        }
+    }
+    assert!(seen > 0, "the corpus was not found");
+}
+
+#[test]
+fn long_names_and_large_numbers_of_imports_are_refused() {
+    let name = "a".repeat(100_000);
+    assert_eq!(codes(&format!("param {name} = 1")), ["E0016"]);
+    survives(&format!("let x = {name}\nscenes w {{ {name} = 3 }}"));
+    // Each file imports the next one.
+    struct Bomb;
+    impl harness_dsl::Loader for Bomb {
+        fn load(&self, from: Option<&str>, path: &str) -> Result<harness_dsl::Loaded, String> {
+            let depth: usize = from.and_then(|from| from.split('-').next()?.parse().ok()).unwrap_or(0);
+            let text = (0..50).map(|n| format!("import \"{n}\"\n")).collect();
+            Ok(harness_dsl::Loaded { name: format!("{}-{path}-{from:?}", depth + 1), text })
+        }
+    }
+    let bomb = harness_dsl::check("a.exp", "import \"0\"", &Bomb, &crate::catalog::catalog(), &Vec::new());
+    assert!(bomb.program.is_none() && bomb.diagnostics.iter().all(|found| found.code == "E0116"));
 }

@@ -37,7 +37,7 @@ fn the_interval_of_paired_differences_decides() {
     assert!((interval.low - (31.0 / 3.0 - half)).abs() < 1e-6, "{interval:?}");
     assert!((interval.high - (31.0 / 3.0 + half)).abs() < 1e-6, "{interval:?}");
     assert_eq!((interval.n, above.single), (3, false));
-    assert_eq!(above.detail, "mean difference 10.33, 95 % interval 8.899 to 11.77, n = 3");
+    assert_eq!(above.detail, "3 seeds, difference 10.3 ± 1.4 (95 % interval 8.899 to 11.77)");
 
     let below = decide("a.loss.last < b.loss.last", &[11.0, 12.0, 13.0], &some(&[1.0, 2.0, 2.0]));
     assert_eq!(below.outcome, Outcome::Fails);

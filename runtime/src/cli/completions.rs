@@ -93,7 +93,7 @@ pub fn steps(current: &OsStr) -> Vec<CompletionCandidate> {
     let Some(program) = text.checked.program else { return Vec::new() };
     let mut found: Vec<CompletionCandidate> = Vec::new();
     let mut seen = std::collections::BTreeSet::new();
-    for step in &program.steps {
+    for step in program.steps.iter().filter(|step| !step.implied) {
         for name in [step.name.clone(), step.label.replace(' ', "")] {
             if name.starts_with(current) && seen.insert(name.clone()) {
                 found.push(CompletionCandidate::new(name).help(Some(step.kind.clone().into())));
@@ -101,6 +101,25 @@ pub fn steps(current: &OsStr) -> Vec<CompletionCandidate> {
         }
     }
     found
+}
+
+/// Kinds of steps.
+pub fn kinds(current: &OsStr) -> Vec<CompletionCandidate> {
+    let Some(current) = current.to_str() else { return Vec::new() };
+    let all = catalog::catalog().kinds.into_iter().filter(|kind| kind.name.starts_with(current));
+    all.map(|kind| {
+        let help = kind.doc.lines().next().unwrap_or_default().to_owned();
+        CompletionCandidate::new(kind.name).help(Some(help.into()))
+    })
+    .collect()
+}
+
+/// Codes of diagnostics.
+pub fn codes(current: &OsStr) -> Vec<CompletionCandidate> {
+    let Some(current) = current.to_str() else { return Vec::new() };
+    let all = harness_dsl::EXPLANATIONS.iter().filter(|(code, _)| code.starts_with(&current.to_uppercase()));
+    all.map(|(code, page)| CompletionCandidate::new(*code).help(page.lines().next().map(|line| line.to_owned().into())))
+        .collect()
 }
 
 /// Ids of recorded runs, newest first.

@@ -1,5 +1,7 @@
 //! `harness graph`: what depends on what, a family a node.
 
+mod svg;
+
 use crate::{catalog, start, text};
 use anyhow::Result;
 use clap::{Args, ValueEnum};
@@ -29,6 +31,8 @@ pub enum Form {
     Dot,
     /// Mermaid, as Markdown renderers show it
     Mermaid,
+    /// A picture, for a page or a paper
+    Svg,
 }
 
 /// Prints the graph.
@@ -85,6 +89,12 @@ fn write(program: &Program, form: Form) -> String {
     };
     let mut out = String::new();
     match form {
+        Form::Svg => {
+            let boxes: Vec<svg::Box<'_>> = (0..nodes.len())
+                .map(|at| svg::Box { name: order[at], lines: label(at, "\n"), inputs: &nodes[at].inputs })
+                .collect();
+            return svg::draw(&boxes);
+        }
         Form::Dot => {
             out.push_str("digraph experiment {\n    rankdir=LR;\n    node [shape=box, style=rounded, fontname=\"sans-serif\"];\n");
             for at in 0..nodes.len() {
@@ -101,7 +111,7 @@ fn write(program: &Program, form: Form) -> String {
     for (at, node) in nodes.iter().enumerate() {
         for from in &node.inputs {
             let _ = match form {
-                Form::Dot => writeln!(out, "    n{from} -> n{at};"),
+                Form::Dot | Form::Svg => writeln!(out, "    n{from} -> n{at};"),
                 Form::Mermaid => writeln!(out, "    n{from} --> n{at}"),
             };
         }

@@ -1,10 +1,15 @@
 //! `harness lsp`: the language server, over standard input and output.
 //!
-//! Everything it says comes from the checker and from `harness_dsl::ide`; here is only the protocol.
+//! Everything it says comes from the checker and from `harness_dsl::ide`; here is only the protocol. What a keystroke
+//! needs (hover, completion) is answered from the lexemes of the text at once; checking goes on beside it, on a thread of
+//! its own, and publishes when it is done.
+
+mod results;
 
 use crate::{catalog, text};
 use anyhow::{Context as _, Result};
-use harness_dsl::ide::{self, CompletionKind, DeclarationKind, Names, TokenKind};
+use crossbeam_channel::{Receiver, Sender, select, unbounded};
+use harness_dsl::ide::{CompletionKind, DeclarationKind, Names, Page, TokenKind};
 use harness_dsl::{Catalog, Checked, Diagnostic, Loaded, Loader, Severity};
 use lsp_server::{Connection, ErrorCode, ExtractError, Message, Notification, Request, RequestId, Response};
 use lsp_types::notification::{
@@ -19,6 +24,8 @@ use lsp_types::*;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// The order in which kinds of tokens are numbered.
 const TOKENS: [SemanticTokenType; 8] = [
@@ -64,21 +71,31 @@ pub fn lsp() -> Result<ExitCode> {
         ..ServerCapabilities::default()
     };
     connection.initialize(serde_json::to_value(capabilities)?).context("the editor does not speak the protocol")?;
-    let mut server = Server { catalog: catalog::catalog(), documents: HashMap::new() };
-    for message in &connection.receiver {
-        match message {
-            Message::Request(request) => {
-                if connection.handle_shutdown(&request)? {
-                    break;
+    let catalog = Arc::new(catalog::catalog());
+    let (ask, asked) = unbounded::<Ask>();
+    let (tell, told) = unbounded::<Told>();
+    let of_checker = catalog.clone();
+    std::thread::spawn(move || check(&asked, &tell, &of_checker));
+    let mut server = Server { catalog, documents: HashMap::new(), edits: 0, ask, told };
+    loop {
+        let notes = select! {
+            recv(connection.receiver) -> message => match message {
+                Ok(Message::Request(request)) => {
+                    if connection.handle_shutdown(&request)? {
+                        break;
+                    }
+                    let (response, notes) = server.answer(request);
+                    connection.sender.send(Message::Response(response))?;
+                    notes
                 }
-                connection.sender.send(Message::Response(server.answer(request)))?;
-            }
-            Message::Notification(notification) => {
-                for note in server.note(notification) {
-                    connection.sender.send(Message::Notification(note))?;
-                }
-            }
-            Message::Response(_) => {}
+                Ok(Message::Notification(notification)) => server.note(notification),
+                Ok(Message::Response(_)) => Vec::new(),
+                Err(_) => break,
+            },
+            recv(server.told) -> told => told.ok().and_then(|told| server.take(told)).into_iter().collect(),
+        };
+        for note in notes {
+            connection.sender.send(Message::Notification(note))?;
         }
     }
     drop(connection);
@@ -86,32 +103,98 @@ pub fn lsp() -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// An open text and what is known of it.
-struct Document {
-    uri: Uri,
+/// A text to check.
+struct Ask {
+    uri: String,
+    edit: u64,
     path: PathBuf,
     text: String,
+    /// The other texts that are open.
+    others: Vec<(PathBuf, Arc<Page>)>,
+}
+
+/// A text checked.
+struct Told {
+    uri: String,
+    edit: u64,
     checked: Checked,
     names: Names,
 }
 
+/// Checks what it is asked to; of several edits of one text the last.
+fn check(asked: &Receiver<Ask>, tell: &Sender<Told>, catalog: &Catalog) {
+    while let Ok(first) = asked.recv() {
+        let mut waiting = vec![first];
+        for ask in asked.try_iter() {
+            waiting.retain(|other| other.uri != ask.uri);
+            waiting.push(ask);
+        }
+        for Ask { uri, edit, path, text, others } in waiting {
+            let name = path.canonicalize().unwrap_or(path).display().to_string();
+            let checked = text::check(&name, &text, &Open(others), catalog, &Vec::new());
+            let names = Names::of(&checked.sources);
+            if tell.send(Told { uri, edit, checked, names }).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// An open text and what is known of it.
+struct Document {
+    uri: Uri,
+    path: PathBuf,
+    page: Arc<Page>,
+    names: Names,
+    /// Which edit the page is.
+    edit: u64,
+    /// What the checker found of which edit; none before the first answer.
+    checked: Option<(u64, Checked)>,
+}
+
+impl Document {
+    fn text(&self) -> &str {
+        self.page.text()
+    }
+
+    fn range(&self, start: usize, end: usize) -> Range {
+        let place = |offset| {
+            let (line, character) = self.page.position(offset);
+            Position { line, character }
+        };
+        Range { start: place(start), end: place(end) }
+    }
+
+    /// What the checker found of the text as it stands now.
+    fn checked(&self) -> Option<&Checked> {
+        self.checked.as_ref().filter(|(edit, _)| *edit == self.edit).map(|(_, checked)| checked)
+    }
+}
+
 struct Server {
-    catalog: Catalog,
+    catalog: Arc<Catalog>,
     documents: HashMap<String, Document>,
+    edits: u64,
+    ask: Sender<Ask>,
+    told: Receiver<Told>,
 }
 
 /// Imports: what the editor has open counts before what is on disk.
-struct Open<'a>(&'a HashMap<String, Document>);
+struct Open(Vec<(PathBuf, Arc<Page>)>);
 
-impl Loader for Open<'_> {
+impl Loader for Open {
     fn load(&self, from: Option<&str>, path: &str) -> Result<Loaded, String> {
         let loaded = text::Files.load(from, path)?;
-        let open = self.0.values().find(|document| {
-            document.path.canonicalize().ok() == Path::new(&loaded.name).canonicalize().ok() && document.path.exists()
-        });
-        Ok(Loaded { text: open.map_or(loaded.text, |document| document.text.clone()), ..loaded })
+        let open = self
+            .0
+            .iter()
+            .find(|(path, _)| path.canonicalize().ok() == Path::new(&loaded.name).canonicalize().ok() && path.exists());
+        Ok(Loaded { text: open.map_or(loaded.text, |(_, page)| page.text().to_owned()), ..loaded })
     }
 }
+
+/// Before what needs the checker's findings gives up waiting for them.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Server {
     fn note(&mut self, note: Notification) -> Vec<Notification> {
@@ -138,23 +221,55 @@ impl Server {
             _ => None,
         };
         let Some((uri, text)) = changed else { return Vec::new() };
-        let text = text.or_else(|| self.documents.get(uri.as_str()).map(|document| document.text.clone()));
-        let Some(text) = text else { return Vec::new() };
+        let before = self.documents.remove(uri.as_str());
+        let page = match (text, &before) {
+            (Some(text), _) => Arc::new(Page::new(text)),
+            (None, Some(before)) => before.page.clone(),
+            (None, None) => return Vec::new(),
+        };
+        let (names, checked) = before.map(|before| (before.names, before.checked)).unwrap_or_default();
+        self.edits += 1;
         let path = path_of(&uri);
-        let name = path.canonicalize().unwrap_or_else(|_| path.clone()).display().to_string();
-        let checked = text::check(&name, &text, &Open(&self.documents), &self.catalog, &Vec::new());
-        let names = Names::of(&checked.sources);
-        let here: Vec<lsp_types::Diagnostic> = checked
-            .diagnostics
-            .iter()
-            .filter(|found| found.span.source == 0)
-            .map(|found| diagnostic(found, &text, &uri))
-            .collect();
-        self.documents.insert(uri.as_str().to_owned(), Document { uri: uri.clone(), path, text, checked, names });
-        vec![published(uri, here)]
+        let others = self.documents.values().map(|other| (other.path.clone(), other.page.clone())).collect();
+        let (edit, text) = (self.edits, page.text().to_owned());
+        // The checker lives as long as this does.
+        let _ = self.ask.send(Ask { uri: uri.as_str().to_owned(), edit, path: path.clone(), text, others });
+        let names = names.with_page(&page);
+        self.documents.insert(uri.as_str().to_owned(), Document { uri, path, page, names, edit, checked });
+        Vec::new()
     }
 
-    fn answer(&mut self, request: Request) -> Response {
+    /// Takes what the checker found; what it found of an older text is of no use any more.
+    fn take(&mut self, told: Told) -> Option<Notification> {
+        let document = self.documents.get_mut(&told.uri).filter(|document| document.edit == told.edit)?;
+        document.names = told.names;
+        let here = told.checked.diagnostics.iter().filter(|found| found.span.source == 0);
+        let here = here.map(|found| diagnostic(found, document, &told.checked)).collect();
+        document.checked = Some((told.edit, told.checked));
+        Some(published(document.uri.clone(), here))
+    }
+
+    /// Waits until the checker has come to the present text of every document.
+    fn settle(&mut self) -> Vec<Notification> {
+        let mut notes = Vec::new();
+        let begin = Instant::now();
+        while self.documents.values().any(|document| document.checked().is_none()) && begin.elapsed() < PATIENCE {
+            if let Ok(told) = self.told.recv_timeout(PATIENCE.saturating_sub(begin.elapsed())) {
+                notes.extend(self.take(told));
+            }
+        }
+        notes
+    }
+
+    /// The answer to a request, and what there is to say beside it.
+    fn answer(&mut self, request: Request) -> (Response, Vec<Notification>) {
+        // What an edit mends and where a name is used must be known of this text, not of the one before.
+        let exact = [CodeActionRequest::METHOD, Rename::METHOD, References::METHOD, GotoDefinition::METHOD];
+        let notes = if exact.contains(&request.method.as_str()) { self.settle() } else { Vec::new() };
+        (self.respond(request), notes)
+    }
+
+    fn respond(&self, request: Request) -> Response {
         let id = request.id.clone();
         let result = match request.method.as_str() {
             HoverRequest::METHOD => self.on::<HoverRequest>(request, Self::hover),
@@ -196,31 +311,39 @@ impl Server {
 
     fn at(&self, place: &TextDocumentPositionParams) -> Result<(&Document, usize), String> {
         let document = self.document(&place.text_document.uri)?;
-        Ok((document, offset(&document.text, place.position)))
+        Ok((document, document.page.offset(place.position.line, place.position.character)))
     }
 
     fn hover(&self, params: HoverParams) -> Result<Option<Hover>, String> {
         let (document, at) = self.at(&params.text_document_position_params)?;
-        let found = ide::hover(&document.text, at, &document.names, 0, &self.catalog);
+        let found = document.page.hover(at, &document.names, 0, &self.catalog);
         Ok(found.map(|(mut value, start, end)| {
-            // A param's value in this program, where it is more than what is written.
-            let params = document.checked.program.iter().flat_map(|program| &program.params);
-            if let Some((_, resolved)) = params.clone().find(|(name, _)| *name == document.text[start..end])
-                && value.contains("\nparam ")
-            {
-                value.push_str(&format!("\n\nnow `{resolved}`"));
+            if let Some(program) = document.checked().and_then(|checked| checked.program.as_ref()) {
+                let word = &document.text()[start..end];
+                let declared = document.names.at(0, start).map(|declared| &declared.kind);
+                let known = match declared {
+                    Some(DeclarationKind::Step { .. }) => results::of(word, program, &document.path, &self.catalog),
+                    // A param's value in this program, where it is more than what is written.
+                    Some(DeclarationKind::Param) => {
+                        let param = program.params.iter().find(|(name, _)| name == word);
+                        param.map(|(_, value)| format!("now `{value}`"))
+                    }
+                    _ => None,
+                };
+                let known = known.or_else(|| results::value(program, document.text(), start, end));
+                value.extend(known.map(|known| format!("\n\n{known}")));
             }
             Hover {
                 contents: HoverContents::Markup(MarkupContent { kind: MarkupKind::Markdown, value }),
-                range: Some(range(&document.text, start, end)),
+                range: Some(document.range(start, end)),
             }
         }))
     }
 
     fn complete(&self, params: CompletionParams) -> Result<Option<CompletionResponse>, String> {
         let (document, at) = self.at(&params.text_document_position)?;
-        let (found, start, end) = ide::complete(&document.text, at, &document.names, 0, &self.catalog);
-        let place = range(&document.text, start, end);
+        let (found, start, end) = document.page.complete(at, &document.names, 0, &self.catalog);
+        let place = document.range(start, end);
         let items = found.into_iter().map(|item| CompletionItem {
             kind: Some(match item.kind {
                 CompletionKind::Keyword => CompletionItemKind::KEYWORD,
@@ -249,9 +372,9 @@ impl Server {
     /// A place in any of a document's texts.
     fn location(&self, document: &Document, span: harness_dsl::Span) -> Option<Location> {
         if span.source == 0 {
-            return Some(Location { uri: document.uri.clone(), range: range(&document.text, span.start, span.end) });
+            return Some(Location { uri: document.uri.clone(), range: document.range(span.start, span.end) });
         }
-        let source = document.checked.sources.get(span.source)?;
+        let source = document.checked.as_ref()?.1.sources.get(span.source)?;
         let path = std::path::absolute(&source.name).ok()?;
         Some(Location { uri: uri_of(&path)?, range: range(&source.text, span.start, span.end) })
     }
@@ -277,7 +400,7 @@ impl Server {
         let places = document.names.places(declared);
         let here = places.iter().find(|span| span.source == 0 && span.start <= at && at <= span.end);
         let renamed = here.filter(|_| declared.kind != DeclarationKind::Claim);
-        Ok(renamed.map(|span| PrepareRenameResponse::Range(range(&document.text, span.start, span.end))))
+        Ok(renamed.map(|span| PrepareRenameResponse::Range(document.range(span.start, span.end))))
     }
 
     fn rename(&self, params: RenameParams) -> Result<Option<WorkspaceEdit>, String> {
@@ -326,8 +449,8 @@ impl Server {
                 kind,
                 tags: None,
                 deprecated: None,
-                range: range(&document.text, declared.whole.start, declared.whole.end),
-                selection_range: range(&document.text, declared.span.start, declared.span.end),
+                range: document.range(declared.whole.start, declared.whole.end),
+                selection_range: document.range(declared.span.start, declared.span.end),
                 children: None,
             }
         });
@@ -337,12 +460,15 @@ impl Server {
     fn format(&self, params: DocumentFormattingParams) -> Result<Option<Vec<TextEdit>>, String> {
         let document = self.document(&params.text_document.uri)?;
         // A text that cannot be read has its diagnostics already.
-        let Ok(formatted) = harness_dsl::format(&document.path.display().to_string(), &document.text) else {
+        let Ok(formatted) = harness_dsl::format(&document.path.display().to_string(), document.text()) else {
             return Ok(None);
         };
-        let whole = range(&document.text, 0, document.text.len());
-        let edits =
-            if formatted == document.text { Vec::new() } else { vec![TextEdit { range: whole, new_text: formatted }] };
+        let whole = document.range(0, document.text().len());
+        let edits = if formatted == document.text() {
+            Vec::new()
+        } else {
+            vec![TextEdit { range: whole, new_text: formatted }]
+        };
         Ok(Some(edits))
     }
 
@@ -350,8 +476,8 @@ impl Server {
         let document = self.document(&params.text_document.uri)?;
         let (mut line, mut column) = (0, 0);
         let mut data = Vec::new();
-        for token in ide::semantic_tokens(&document.text) {
-            let place = range(&document.text, token.start, token.end);
+        for token in document.page.semantic_tokens() {
+            let place = document.range(token.start, token.end);
             if place.start.line != place.end.line {
                 continue;
             }
@@ -380,19 +506,20 @@ impl Server {
     /// `did you mean` as an edit.
     fn actions(&self, params: CodeActionParams) -> Result<Option<CodeActionResponse>, String> {
         let document = self.document(&params.text_document.uri)?;
-        let (from, to) = (offset(&document.text, params.range.start), offset(&document.text, params.range.end));
+        let at = |place: Position| document.page.offset(place.line, place.character);
+        let (from, to) = (at(params.range.start), at(params.range.end));
         let mut actions = Vec::new();
-        for found in document.checked.diagnostics.iter().filter(|found| found.span.source == 0) {
+        let Some(checked) = document.checked() else { return Ok(None) };
+        for found in checked.diagnostics.iter().filter(|found| found.span.source == 0) {
             let touches = found.span.start <= to && from <= found.span.end;
             let Some(fix) = found.fix().filter(|_| touches) else { continue };
-            let edit =
-                TextEdit { range: range(&document.text, fix.span.start, fix.span.end), new_text: fix.text.clone() };
+            let edit = TextEdit { range: document.range(fix.span.start, fix.span.end), new_text: fix.text.clone() };
             #[allow(clippy::mutable_key_type, reason = "the type that the protocol's crate asks for")]
             let changes = HashMap::from([(document.uri.clone(), vec![edit])]);
             actions.push(CodeActionOrCommand::CodeAction(CodeAction {
                 title: format!("Write `{}`", fix.text),
                 kind: Some(CodeActionKind::QUICKFIX),
-                diagnostics: Some(vec![diagnostic(found, &document.text, &document.uri)]),
+                diagnostics: Some(vec![diagnostic(found, document, checked)]),
                 edit: Some(WorkspaceEdit { changes: Some(changes), ..WorkspaceEdit::default() }),
                 is_preferred: Some(true),
                 ..CodeAction::default()
@@ -407,24 +534,32 @@ fn published(uri: Uri, diagnostics: Vec<lsp_types::Diagnostic>) -> Notification 
     Notification::new(PublishDiagnostics::METHOD.into(), params)
 }
 
-fn diagnostic(found: &Diagnostic, text: &str, uri: &Uri) -> lsp_types::Diagnostic {
+fn diagnostic(found: &Diagnostic, document: &Document, checked: &Checked) -> lsp_types::Diagnostic {
     let mut message = found.message.clone();
     for line in found.notes.iter().chain(&found.help) {
         message.push('\n');
         message.push_str(line);
     }
-    let related =
-        found.related.iter().filter(|related| related.span.source == 0).map(|related| DiagnosticRelatedInformation {
-            location: Location { uri: uri.clone(), range: range(text, related.span.start, related.span.end) },
-            message: related.label.clone(),
-        });
+    // Other places, in other files too.
+    let related = found.related.iter().filter_map(|related| {
+        let span = related.span;
+        let location = if span.source == 0 {
+            Location { uri: document.uri.clone(), range: document.range(span.start, span.end) }
+        } else {
+            let source = checked.sources.get(span.source)?;
+            let uri = uri_of(&std::path::absolute(&source.name).ok()?)?;
+            Location { uri, range: range(&source.text, span.start, span.end) }
+        };
+        Some(DiagnosticRelatedInformation { location, message: related.label.clone() })
+    });
     lsp_types::Diagnostic {
-        range: range(text, found.span.start, found.span.end),
+        range: document.range(found.span.start, found.span.end),
         severity: Some(match found.severity {
             Severity::Error => DiagnosticSeverity::ERROR,
             Severity::Warning => DiagnosticSeverity::WARNING,
         }),
         code: Some(NumberOrString::String(found.code.into())),
+        tags: (found.code == "W0201").then(|| vec![DiagnosticTag::UNNECESSARY]),
         source: Some("harness".into()),
         message,
         related_information: Some(related.collect()),
@@ -432,38 +567,14 @@ fn diagnostic(found: &Diagnostic, text: &str, uri: &Uri) -> lsp_types::Diagnosti
     }
 }
 
-/// The byte of a position; positions count UTF-16 units, as the protocol has it.
-fn offset(text: &str, position: Position) -> usize {
-    let mut start = 0;
-    for _ in 0..position.line {
-        match text[start..].find('\n') {
-            Some(at) => start += at + 1,
-            None => return text.len(),
-        }
-    }
-    let mut units = 0;
-    for (at, character) in text[start..].char_indices() {
-        if units >= position.character as usize || character == '\n' {
-            return start + at;
-        }
-        units += character.len_utf16();
-    }
-    text.len()
-}
-
-fn position(text: &str, offset: usize) -> Position {
-    let mut offset = offset.min(text.len());
-    while !text.is_char_boundary(offset) {
-        offset -= 1;
-    }
-    let before = &text[..offset];
-    let line = before.matches('\n').count();
-    let start = before.rfind('\n').map_or(0, |at| at + 1);
-    Position { line: line as u32, character: before[start..].encode_utf16().count() as u32 }
-}
-
+/// A place in a text that is not open.
 fn range(text: &str, start: usize, end: usize) -> Range {
-    Range { start: position(text, start), end: position(text, end) }
+    let page = Page::new(text);
+    let place = |offset| {
+        let (line, character) = page.position(offset);
+        Position { line, character }
+    };
+    Range { start: place(start), end: place(end) }
 }
 
 /// The path of a `file:` address, its percent signs resolved.
@@ -502,17 +613,6 @@ fn uri_of(path: &Path) -> Option<Uri> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn positions_count_utf16() {
-        let text = "a\né😀b\n";
-        for at in text.char_indices().map(|(at, _)| at).chain([text.len()]) {
-            assert_eq!(offset(text, position(text, at)), at);
-        }
-        assert_eq!(position(text, text.find('b').unwrap()), Position { line: 1, character: 3 });
-        assert_eq!(offset(text, Position { line: 9, character: 9 }), text.len());
-        assert_eq!(offset(text, Position { line: 0, character: 99 }), 1);
-    }
 
     #[test]
     fn addresses_come_back() {

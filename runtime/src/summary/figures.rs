@@ -210,7 +210,7 @@ fn measured(request: &Request<'_>, states: &[State]) -> Vec<Figure> {
     let mut lines: BTreeMap<(String, String), (String, Vec<(usize, Line)>)> = BTreeMap::new();
     let mut histograms = Vec::new();
     let mut known = BTreeSet::new();
-    for (step, state) in request.program.steps.iter().zip(states) {
+    for (step, state) in request.program.steps.iter().zip(states).filter(|(step, _)| step.choice.is_none()) {
         let Some(finished) = &state.finished else { continue };
         let (label, replicate) = places(step);
         for (metric, series) in finished.record.series.iter().filter(|(_, series)| series.y.len() > 1) {
@@ -274,7 +274,7 @@ fn histogram(label: &str, record: &Record, counts: &[f64], request: &Request<'_>
 fn confusions(request: &Request<'_>, states: &[State]) -> Vec<Figure> {
     let mut found: Vec<(String, Vec<String>, Vec<Vec<f64>>, usize)> = Vec::new();
     let mut known = BTreeSet::new();
-    for (step, state) in request.program.steps.iter().zip(states) {
+    for (step, state) in request.program.steps.iter().zip(states).filter(|(step, _)| step.choice.is_none()) {
         let Some(finished) = &state.finished else { continue };
         let (label, _) = places(step);
         for output in finished.record.outputs.values().filter(|output| output.kind == "metrics") {
