@@ -199,14 +199,16 @@ fn long_names_and_large_numbers_of_imports_are_refused() {
     assert_eq!(codes(&format!("param {name} = 1")), ["E0016"]);
     survives(&format!("let x = {name}\nscenes w {{ {name} = 3 }}"));
     // Each file imports the next one.
-    struct Bomb;
+    #[derive(Default)]
+    struct Bomb(std::cell::Cell<usize>);
     impl harness_dsl::Loader for Bomb {
-        fn load(&self, from: Option<&str>, path: &str) -> Result<harness_dsl::Loaded, String> {
+        fn load(&self, from: Option<&str>, _: &str) -> Result<harness_dsl::Loaded, String> {
             let depth: usize = from.and_then(|from| from.split('-').next()?.parse().ok()).unwrap_or(0);
             let text = (0..50).map(|n| format!("import \"{n}\"\n")).collect();
-            Ok(harness_dsl::Loaded { name: format!("{}-{path}-{from:?}", depth + 1), text })
+            self.0.set(self.0.get() + 1);
+            Ok(harness_dsl::Loaded { name: format!("{}-{}", depth + 1, self.0.get()), text })
         }
     }
-    let bomb = harness_dsl::check("a.exp", "import \"0\"", &Bomb, &crate::catalog::catalog(), &Vec::new());
+    let bomb = harness_dsl::check("a.exp", "import \"0\"", &Bomb::default(), &crate::catalog::catalog(), &Vec::new());
     assert!(bomb.program.is_none() && bomb.diagnostics.iter().all(|found| found.code == "E0116"));
 }
