@@ -48,7 +48,7 @@ fn an_experiment_runs_through_a_real_slurm() {
     // A partition that is not there, memory that no node has, a program that fails: each said, the others go on.
     let bad = TEXT
         .replace("time = 5min, memory = 100MB", "partition = \"nope\"")
-        .replace("echo drawing", "exit $((3 - {seed}))");
+        .replace("echo drawing", "test {seed} = 3 || exit $((3 - {seed}))");
     test.write("b.exp", bad);
     let ran = run(&test, &slurm, &["run", "b.exp", "--executor", "slurm", "--json", "--keep-going"]).code(1);
     assert_eq!(ran.status("draw[seed=3]"), "executed");

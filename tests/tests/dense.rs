@@ -9,11 +9,11 @@ scenes street {
     domain = specific, depth = true
 }
 encoder random { source = random { architecture = resnet18 { stem = small, width = 0.0625 } } }
-let small = fcn { channels = 8, dilation = 1 }
+let decoder = fcn { channels = 8, dilation = 1 }
 
-depth distance   { encoder = random, train = street.train_depth, test = street.test_depth, head = small, dilated = 1, epochs = 2, batch = 4, optimizer = adam { lr = 0.01 } }
+depth distance   { encoder = random, train = street.train_depth, test = street.test_depth, head = decoder, dilated = 1, epochs = 2, batch = 4, optimizer = adam { lr = 0.01 } }
 # Pictures with depth maps have masks too.
-segment parts    { encoder = random, train = street.train_depth, test = street.test, head = small, size = 32, epochs = 2, batch = 4 }
+segment parts    { encoder = random, train = street.train_depth, test = street.test, head = decoder, size = 32, epochs = 2, batch = 4 }
 retrieve objects { encoder = random, train = street.train, test = street.test, size = 32, dilated = 1, regions = saliency { train = street.train, test = street.test } }
 retrieve grid    { encoder = random, train = street.train, test = street.test, size = 32, dilated = 1, regions = kmeans { k = 2, restarts = 1 } }
 cluster_segment clusters { encoder = random, test = street.test, size = 32, dilated = 1, components = 2, regions = kmeans { k = 3, restarts = 1 } }

@@ -246,7 +246,7 @@ fn mistakes_are_found_before_anything_runs() {
 #[test]
 fn an_exported_encoder_comes_back_the_same() {
     let test = Test::new().file("a.exp", &one("keep = [1]", &nearest("before", "moco@1")));
-    test.harness(&["export", "encoder", "a.exp", "moco", "out.pth"]).code(1).says(&["has no result yet"]);
+    test.harness(&["export", "encoder", "a.exp", "moco", "out.pth"]).code(2).says(&["has no result yet"]);
     let _ = test.harness(&["run", "a.exp"]).code(0);
     let export = |arguments: &[&str]| {
         let all: Vec<&str> = ["export", "encoder", "a.exp", "moco@1"].iter().chain(arguments).copied().collect();
@@ -267,6 +267,6 @@ fn an_exported_encoder_comes_back_the_same() {
     for name in ["of_pth", "of_moco", "of_safe"] {
         assert_eq!(result(&test, name), wanted, "{name}");
     }
-    test.harness(&["export", "encoder", "a.exp", "before", "x.pth"]).code(1).says(&["has no output `encoder`"]);
-    test.harness(&["export", "encoder", "a.exp", "moco@3", "x.pth"]).code(1).says(&["`encoder@3`", "encoder@1"]);
+    test.harness(&["export", "encoder", "a.exp", "before", "x.pth"]).code(2).says(&["has no output `encoder`"]);
+    test.harness(&["export", "encoder", "a.exp", "moco@3", "x.pth"]).code(2).says(&["`encoder@3`", "encoder@1"]);
 }

@@ -245,7 +245,7 @@ fn cell(cell: &Cell, column: &Column, rank: &str) -> Value {
         });
         json!({ "text": text, "difference": difference })
     });
-    let sort = statistics(&there).map(|(mean, ..)| mean.to_string()).unwrap_or_default();
+    let sort = statistics(&trainings).map(|(mean, ..)| mean.to_string()).unwrap_or_default();
     json!({
         "published": published, "problems": problems, "main": main, "count": count, "singles": singles,
         "single": expected == 1, "note": cell.note, "rank": rank, "sort": sort,

@@ -1,7 +1,7 @@
 //! Tables for a paper: LaTeX with booktabs, and CSV.
 
-use crate::format::{number, statistics};
-use crate::model::{Cell, Column, Summary, Table};
+use crate::format::{independent, number, statistics};
+use crate::model::{Cell, CellValue, Column, Summary, Table};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -41,6 +41,12 @@ fn values(cell: &Cell) -> Vec<f64> {
     cell.values.iter().filter_map(|value| value.value).filter(|value| value.is_finite()).collect()
 }
 
+/// One value for each training of a cell: repeated evaluations of one are averaged first.
+fn trainings(cell: &Cell) -> Vec<f64> {
+    let finite = |value: &CellValue| value.value.filter(|value| value.is_finite());
+    independent(cell.values.iter().filter_map(|value| Some((value.training.as_str(), finite(value)?)))).0
+}
+
 /// Ranks of a table's cells, row by row. Trivial predictors and what was published elsewhere take no part; means that
 /// are shown alike share a rank; a column with a single number has no best.
 pub fn ranks(table: &Table) -> Vec<Vec<Rank>> {
@@ -52,7 +58,7 @@ pub fn ranks(table: &Table) -> Vec<Vec<Rank>> {
             .enumerate()
             .filter(|(_, row)| !row.floor && !row.elsewhere)
             .filter_map(|(index, row)| {
-                let (mean, ..) = statistics(&values(row.cells.get(at)?))?;
+                let (mean, ..) = statistics(&trainings(row.cells.get(at)?))?;
                 Some((index, mean, number(mean, column.percent)))
             })
             .collect();
@@ -114,7 +120,7 @@ fn signed(value: f64, percent: bool) -> String {
 
 fn latex_cell(cell: &Cell, column: &Column, rank: Rank, mark: bool) -> String {
     let there = values(cell);
-    let own = statistics(&there).map(|(mean, sd, _)| {
+    let own = statistics(&trainings(cell)).map(|(mean, sd, _)| {
         let mean = match number(mean, column.percent) {
             text if text.starts_with('-') => format!("${text}$"),
             text => text,
@@ -275,7 +281,7 @@ pub fn csv(summary: &Summary) -> String {
             for (cell, column) in row.cells.iter().zip(&table.columns) {
                 let scale = if column.percent { 100.0 } else { 1.0 };
                 let there = values(cell);
-                let found = statistics(&there);
+                let found = statistics(&trainings(cell));
                 let text = |value: Option<f64>| value.map_or(String::new(), |value| (value * scale).to_string());
                 let singles: Vec<String> = there.iter().map(|value| (value * scale).to_string()).collect();
                 let cells = [
@@ -286,7 +292,7 @@ pub fn csv(summary: &Summary) -> String {
                     column.higher_is_better.to_string(),
                     text(found.map(|(mean, ..)| mean)),
                     text(found.and_then(|(_, sd, _)| sd)),
-                    there.len().to_string(),
+                    found.map_or(0, |(_, _, n)| n).to_string(),
                     singles.join(";"),
                     cell.published.map(|value| value.to_string()).unwrap_or_default(),
                     ends(row).into(),
