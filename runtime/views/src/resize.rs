@@ -264,16 +264,23 @@ fn horizontal_row(row: &[u8], columns: &Taps, out: &mut [u8]) {
 
 /// Nearest neighbour with pixel centres, as Pillow: output x takes input ⌊(x + ½)·in/out⌋. An empty mask gives zeros.
 pub fn resize_index_nearest(mask: &IndexMask, width: usize, height: usize) -> IndexMask {
-    let pick = |position: usize, input: usize, output: usize| {
-        (((position as f64 + 0.5) * input as f64 / output as f64) as usize).min(input.saturating_sub(1))
+    // Pillow adds the step up, and where a centre falls on an edge of two pixels the rounding of these sums decides.
+    let picks = |input: usize, output: usize| -> Vec<usize> {
+        let step = input as f64 / output as f64;
+        let mut at = step * 0.5;
+        let next = |_| {
+            let pick = (at as usize).min(input.saturating_sub(1));
+            at += step;
+            pick
+        };
+        (0..output).map(next).collect()
     };
-    let columns: Vec<usize> = (0..width).map(|x| pick(x, mask.width, width)).collect();
+    let (columns, rows) = (picks(mask.width, width), picks(mask.height, height));
     let mut data = Vec::with_capacity(width * height);
     if mask.data.is_empty() {
         data.resize(width * height, 0);
     } else {
-        for y in 0..height {
-            let row = pick(y, mask.height, height) * mask.width;
+        for row in rows.into_iter().map(|row| row * mask.width) {
             data.extend(columns.iter().map(|x| mask.data[row + x]));
         }
     }
