@@ -69,6 +69,8 @@ impl Browser {
             // Containers lack what the sandbox needs; the pages are the tests' own.
             .args(["--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking", "--disable-sync"])
             .args(["--disable-extensions", "--disable-component-update", "--mute-audio", "--force-color-profile=srgb"])
+            // A reader's mouse, which a machine without a screen does not have.
+            .arg("--blink-settings=primaryHoverType=2,availableHoverTypes=2,primaryPointerType=4,availablePointerTypes=4")
             .arg(format!("--user-data-dir={}", profile.path().display()))
             .arg("about:blank")
             .env("HOME", profile.path())
