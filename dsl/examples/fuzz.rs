@@ -16,6 +16,8 @@ mod catalog;
 #[path = "../tests/language/promises.rs"]
 mod promises;
 
+#![allow(clippy::disallowed_types, reason = "how long to go on is a matter of time")]
+
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

@@ -602,8 +602,7 @@ impl Jobs {
         }
         let Some(live) = self.live.get_mut(key) else { return };
         let mut progress = None;
-        loop {
-            let Ok(more) = read_on(&folder.join("events.jsonl"), &mut live.read) else { break };
+        while let Ok(more) = read_on(&folder.join("events.jsonl"), &mut live.read) {
             let ended = more.is_empty();
             for line in more.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
                 let Ok(message) = serde_json::from_slice::<FromWorker>(line) else { continue };

@@ -530,7 +530,8 @@ fn points(
     x_percent: bool,
 ) -> Result<bool, Box<dyn std::error::Error>> {
     let x_scale = if x_percent { 100.0 } else { 1.0 };
-    let drawn: Vec<(&Mark, (f64, f64, f64), (f64, f64, f64))> = marks
+    type Reach = (f64, f64, f64);
+    let drawn: Vec<(&Mark, Reach, Reach)> = marks
         .iter()
         .filter_map(|mark| {
             let times = |(mean, low, high): (f64, f64, f64), by: f64| (mean * by, low * by, high * by);

@@ -365,7 +365,7 @@ impl<'a, T: Task> Run<'a, T> {
     fn score_if_due(&mut self) -> Result<()> {
         let epoch = self.place.epoch;
         let scored = self.place.last.as_ref().map_or(0, |score| score.epoch);
-        let due = epoch % self.settings.every == 0 || epoch == self.settings.epochs;
+        let due = epoch.is_multiple_of(self.settings.every) || epoch == self.settings.epochs;
         if epoch == 0 || self.place.step != 0 || scored == epoch || !due {
             return Ok(());
         }
