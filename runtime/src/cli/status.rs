@@ -106,7 +106,7 @@ pub fn status(arguments: &Status) -> Result<ExitCode> {
             aligned(&rows).iter().for_each(|line| println!("{line}"));
         }
     } else {
-        println!("`harness watch` follows the newest");
+        println!("`harness watch` follows the newest, `harness serve` in the browser");
     }
     Ok(ExitCode::SUCCESS)
 }

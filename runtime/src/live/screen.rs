@@ -53,8 +53,8 @@ pub struct View {
     top: usize,
     /// Families that the user folded or unfolded.
     turned: Vec<usize>,
-    /// Rows that the list had room for when it was drawn last.
-    room: usize,
+    /// Whether all steps fit the screen as it was drawn last, so that no family need be folded.
+    all: bool,
     /// What names must contain.
     filter: String,
     /// Whether a filter is being typed.
@@ -175,12 +175,16 @@ impl View {
         }
     }
 
-    /// Whether a family's members are listed: where all steps fit the screen they are, unless the user wants it otherwise.
+    /// Whether a family's members are listed: where there is room for all they are, unless the user wants it otherwise.
     fn is_open(&self, live: &Live, family: usize) -> bool {
+        (self.all && live.families[family].members.len() > 1) != self.turned.contains(&family)
+    }
+
+    /// Rows of the list with every family of several unfolded.
+    fn most(live: &Live) -> usize {
         let again = live.shown().filter(|(_, step)| matches!(step.standing, Standing::Running | Standing::Failed));
-        let several = live.families.iter().filter(|family| family.members.len() > 1);
-        let all = several.map(|family| family.members.len()).sum::<usize>() + live.families.len() + again.count();
-        (all <= self.room && live.families[family].members.len() > 1) != self.turned.contains(&family)
+        let several = live.families.iter().map(|family| family.members.len()).filter(|&members| members > 1);
+        again.count() + live.families.len() + several.sum::<usize>()
     }
 
     fn rows(&self, live: &Live) -> Vec<Row> {
@@ -327,7 +331,7 @@ impl View {
         let inside = block.inner(area);
         frame.render_widget(block, area);
         let height = usize::from(inside.height).max(1);
-        self.room = height;
+        self.all = Self::most(live) <= height;
         let rows = self.rows(live);
         self.at = self.at.min(rows.len().saturating_sub(1));
         self.top = self.top.clamp((self.at + 1).saturating_sub(height), self.at);

@@ -9,8 +9,7 @@ Needs `pip install tensorboard` (2.21 wrote the file that is stored). The tests 
 import json
 import sys
 
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
@@ -38,14 +37,9 @@ def read(folder):
     multiplexer.Reload()
     out = {}
     for run in sorted(multiplexer.Runs()):
-        accumulator = multiplexer.GetAccumulator(run)
-        assert isinstance(accumulator, EventAccumulator)
-        # Scalars of the old form are turned into tensors when they are loaded.
-        from tensorboard.util import tensor_util
-
-        for tag in sorted(accumulator.Tags()["tensors"]):
-            points = accumulator.Tensors(tag)
-            out[f"{run} {tag}"] = [(p.step, float(tensor_util.make_ndarray(p.tensor_proto))) for p in points]
+        accumulator = multiplexer.GetAccumulator(run)  # an EventAccumulator
+        for tag in sorted(accumulator.Tags()["scalars"]):
+            out[f"{run} {tag}"] = [(point.step, point.value) for point in accumulator.Scalars(tag)]
     print(json.dumps(out, indent=1))
 
 

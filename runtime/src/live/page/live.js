@@ -258,7 +258,7 @@ function showRunning() {
     row.children[1].firstChild.style.width = `${(100 * share).toFixed(1)}%`;
     row.tick = () => {
       const since = (performance.now() - step.received) / 1000;
-      const left = Number.isFinite(progress?.left_s) ? Math.max(0, progress.left_s - since) : NaN;
+      const left = share < 1 && Number.isFinite(progress?.left_s) ? Math.max(0, progress.left_s - since) : NaN;
       const rate = progress?.elapsed_s > 0 && progress.done ? `, ${number(progress.done / progress.elapsed_s)} ${progress.unit}/s` : "";
       row.children[2].textContent = progress ? `${Math.floor(100 * share)} % ${progress.stage}${rate}${Number.isFinite(left) ? `, about ${seconds(left)} left` : ""}` : `on ${step.slot}`;
     };
