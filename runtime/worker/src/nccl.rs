@@ -28,7 +28,7 @@ pub fn join(path: &CString, rank: usize, size: usize, timeout: i64, index: usize
         if handle.is_null() {
             let why = CStr::from_ptr(libc::dlerror()).to_string_lossy().into_owned();
             return Err(Error::Step(format!(
-                "several GPUs need `{}`, which cannot be loaded ({why}); build it with `make nccl`, or ask for one GPU",
+                "several GPUs need `{}`, which cannot be loaded ({why}); build it (docs/parallel.md), or ask for one GPU",
                 library.display()
             )));
         }
