@@ -109,7 +109,7 @@ fn a_resumed_run_ends_in_the_same_bytes() {
     let mut bench = Bench::new();
     let encoder = encoder(&mut bench);
     let (train, test) = (plain(&mut bench, "train", 13), plain(&mut bench, "test", 3));
-    let augment = json!({ "epochs": 3, "augment": { "scales": [1.0, 1.2, 1.5] }, "head": { "deeplab": { "channels": 8, "rates": [1, 2] } } });
+    let augment = json!({ "epochs": 3, "augment": { "scales": [1.0, 1.2, 1.5] }, "head": { "deeplab": { "channels": 8, "rates": [1, 2], "dropout": 0.0 } } });
     let params = params(&encoder, &train, &test, augment);
     let whole = bench.job("whole", "depth", params.clone());
     let uninterrupted = bench.run(&whole).outcome();
