@@ -262,8 +262,7 @@ fn horizontal_row(row: &[u8], columns: &Taps, out: &mut [u8]) {
     }
 }
 
-/// Nearest neighbour with pixel centres, as Pillow: output x takes input ⌊(x + ½)·in/out⌋. (Where that is a whole number
-/// Pillow, which adds up steps, may fall short of it by rounding and take the one before.) An empty mask gives zeros.
+/// Nearest neighbour with pixel centres, as Pillow: output x takes input ⌊(x + ½)·in/out⌋. An empty mask gives zeros.
 pub fn resize_index_nearest(mask: &IndexMask, width: usize, height: usize) -> IndexMask {
     // Pillow adds the step up, and where a centre falls on an edge of two pixels the rounding of these sums decides.
     let picks = |input: usize, output: usize| -> Vec<usize> {

@@ -83,14 +83,8 @@ def scene(item):
     return np.stack(planes, -1).astype("uint8"), classes, salient
 
 
-def nearest(mask, width, height):
-    """By pixel centres, in integers: Pillow adds up its steps, which falls short where a place is a whole number."""
-    rows, columns = ((2 * np.arange(n) + 1) * side // (2 * n) for n, side in zip((height, width), mask.shape))
-    return mask[np.ix_(rows, columns)]
-
-
 def square(mask):
-    return nearest(mask, SIZE, SIZE)
+    return np.array(Image.fromarray(mask).resize((SIZE, SIZE), Image.NEAREST))
 
 
 def rows(net, picture):
@@ -152,7 +146,7 @@ def retrieve(net, saliency, only=None):
         predicted = np.where(inside, a, 0).astype("uint8")
         at_size.append((square(classes), predicted))
         # Back to the masks' own size by the nearest pixel.
-        at_full.append((classes, nearest(predicted, WIDTH, HEIGHT)))
+        at_full.append((classes, np.array(Image.fromarray(predicted).resize((WIDTH, HEIGHT), Image.NEAREST))))
     table, full = confusion(at_size), confusion(at_full)
     scored = range(CLASSES) if only is None else [only]
     return {
