@@ -37,6 +37,8 @@ pub struct Browser {
     from: Receiver<Value>,
     next: u64,
     session: String,
+    /// Whether the left button is down.
+    pressed: bool,
     /// What it told by itself since the page was loaded.
     events: Vec<Value>,
     /// Its profile, removed with it.
@@ -103,8 +105,16 @@ impl Browser {
                 }
             }
         });
-        let mut browser =
-            Self { child, to, from: receiver, next: 0, session: String::new(), events: Vec::new(), _profile: profile };
+        let mut browser = Self {
+            child,
+            to,
+            from: receiver,
+            next: 0,
+            session: String::new(),
+            pressed: false,
+            events: Vec::new(),
+            _profile: profile,
+        };
         let target = browser.call("Target.createTarget", json!({ "url": "about:blank" }))["targetId"].clone();
         let attached = browser.call("Target.attachToTarget", json!({ "targetId": target, "flatten": true }));
         browser.session = attached["sessionId"].as_str().expect("a session").into();
@@ -215,10 +225,14 @@ impl Browser {
 
     /// An event of the mouse: `mouseMoved`, `mousePressed`, `mouseReleased`, or `mouseWheel` with the pixels it turns.
     pub fn mouse(&mut self, kind: &str, (x, y): (f64, f64), turned: f64) {
-        let button = if matches!(kind, "mousePressed" | "mouseReleased") { "left" } else { "none" };
+        self.pressed = kind == "mousePressed" || self.pressed && kind != "mouseReleased";
+        let button = if self.pressed || kind == "mouseReleased" { "left" } else { "none" };
         self.call(
             "Input.dispatchMouseEvent",
-            json!({ "type": kind, "x": x, "y": y, "button": button, "clickCount": 1, "deltaX": 0, "deltaY": turned }),
+            json!({
+                "type": kind, "x": x, "y": y, "button": button, "buttons": u8::from(self.pressed), "clickCount": 1,
+                "deltaX": 0, "deltaY": turned,
+            }),
         );
     }
 

@@ -287,7 +287,7 @@ fn tables_sort_figures_answer_and_the_theme_changes() {
         ));
         let at = |index: usize| area[index].as_f64().unwrap();
         let met =
-            (1..16).flat_map(|y| (5..16).map(move |x| (f64::from(x) / 17.0, f64::from(y) / 17.0))).any(|(x, y)| {
+            (1..16).flat_map(|y| (4..13).map(move |x| (f64::from(x) / 14.0, f64::from(y) / 17.0))).any(|(x, y)| {
                 browser.mouse("mouseMoved", (at(0) + at(2) * x, at(1) + at(3) * y), 0.0);
                 browser.evaluate(TIP).as_str().is_some_and(|tip| tip.contains(words))
             });
@@ -305,6 +305,7 @@ fn tables_sort_figures_answer_and_the_theme_changes() {
     }
     browser.mouse("mouseReleased", (x + 60.0, y + 30.0), 0.0);
     browser.wait(zoomed);
+    assert_eq!(browser.evaluate("matchMedia('(pointer: coarse)').matches"), false);
     browser.click("#figure-learning .tool:not([hidden])");
     browser.wait(&format!("!({zoomed})"));
 
@@ -326,7 +327,8 @@ fn tables_sort_figures_answer_and_the_theme_changes() {
     // On a phone nothing is wider than the screen.
     browser.size(390, 844, true);
     browser.load_file(&dir.path().join("rich.html"));
-    browser.wait("harnessCharts.size >= 1");
+    browser.place("#figure-bars");
+    browser.wait("harnessCharts.has('bars')");
     assert_eq!(browser.evaluate("document.documentElement.scrollWidth"), 390);
     assert_eq!(browser.troubles(), [""; 0]);
 }

@@ -225,15 +225,6 @@ fn cell(cell: &Cell, column: &Column, rank: &str) -> Value {
             })
         })
         .collect();
-    // Said in the page itself: a reason that shows only under the mouse is not seen on paper.
-    let mut problems: Vec<String> = Vec::new();
-    for value in &cell.values {
-        let nan = value.value.filter(|value| !value.is_finite()).map(|value| format!("the value is {value}"));
-        if let Some(problem) = value.problem.clone().or(nan) {
-            let of = value.replicate.as_ref().map(|replicate| format!("{replicate}: ")).unwrap_or_default();
-            problems.push(format!("{of}{problem}"));
-        }
-    }
     let published = cell.published.map(|published| {
         let scale = if column.percent { 100.0 } else { 1.0 };
         let text = number(published / scale, column.percent);
@@ -247,9 +238,31 @@ fn cell(cell: &Cell, column: &Column, rank: &str) -> Value {
     });
     let sort = statistics(&trainings).map(|(mean, ..)| mean.to_string()).unwrap_or_default();
     json!({
-        "published": published, "problems": problems, "main": main, "count": count, "singles": singles,
+        "published": published, "main": main, "count": count, "singles": singles,
         "single": expected == 1, "note": cell.note, "rank": rank, "sort": sort,
     })
+}
+
+/// Why numbers are missing, said in the page itself: a reason that shows only under the mouse is not seen on paper. Each
+/// row says a reason once, with the replicates that have it.
+fn problems(table: &Table) -> Vec<String> {
+    let mut found: Vec<(&str, String, Vec<&str>)> = Vec::new();
+    for row in &table.rows {
+        for value in row.cells.iter().flat_map(|cell| &cell.values) {
+            let nan = value.value.filter(|value| !value.is_finite()).map(|value| format!("the value is {value}"));
+            let Some(reason) = value.problem.clone().or(nan) else { continue };
+            let replicate = value.replicate.as_deref();
+            match found.iter_mut().find(|(label, other, _)| *label == row.label && *other == reason) {
+                Some((_, _, known)) => known.extend(replicate.filter(|name| !known.contains(name))),
+                None => found.push((&row.label, reason, replicate.into_iter().collect())),
+            }
+        }
+    }
+    let told = |(label, reason, replicates): (&str, String, Vec<&str>)| match replicates.as_slice() {
+        [] => format!("{label}: {reason}"),
+        some => format!("{label}: {}: {reason}", some.join(", ")),
+    };
+    found.into_iter().map(told).collect()
 }
 
 fn table(table: &Table) -> Value {
@@ -269,7 +282,7 @@ fn table(table: &Table) -> Value {
             json!({ "label": row.label, "floor": row.floor, "elsewhere": row.elsewhere, "cells": cells })
         })
         .collect();
-    json!({ "name": table.name, "title": table.title, "row_axis": table.row_axis, "columns": table.columns, "rows": rows, "published": table.published })
+    json!({ "name": table.name, "title": table.title, "row_axis": table.row_axis, "columns": table.columns, "rows": rows, "problems": problems(table), "published": table.published })
 }
 
 fn verdicts(claims: &[Claim]) -> String {

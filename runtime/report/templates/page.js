@@ -211,7 +211,7 @@
     const b = base(figure, { trigger: "item" });
     const lanes = bars ? Math.max(series.length, 1) : 1;
     const size = 0.74 / lanes;
-    const longest = Math.max(...names.map((name) => name.length)) * 6.6 + 14;
+    const longest = Math.max(...names.map((name) => name.length)) * 7.2 + 20;
     const left = Math.min(longest, width * 0.4);
     const percent = figure.percent;
     const all = series.map((name, number) => {
@@ -345,7 +345,7 @@
       const total = row.reduce((a, v) => a + v, 0);
       return row.map((count, answer) => [answer, truth, total ? count / total : 0, count]);
     });
-    const left = Math.min(Math.max(...classes.map((name) => name.length)) * 6.6 + 34, width * 0.3);
+    const left = Math.min(Math.max(...classes.map((name) => name.length)) * 7.2 + 42, width * 0.3);
     const label = { color: b.ink, fontSize: 11, width: left - 34, overflow: "truncate", formatter: (name) => name };
     const numbers = classes.length <= 12;
     Object.assign(b.option, {
@@ -403,7 +403,8 @@
     }
   };
 
-  const fine = matchMedia("(hover: hover) and (pointer: fine)").matches;
+  // Under a finger a pull scrolls the page.
+  const fine = !matchMedia("(pointer: coarse)").matches;
   const draw = (element) => {
     const figure = figures[Number(element.dataset.figure)];
     const place = element.querySelector(".live");

@@ -148,7 +148,7 @@ fn by_class(x_label: &str, lines: &[(usize, Line)], request: &Request<'_>, state
     let classes = lines.iter().map(|(_, line)| line.y.len()).max()?;
     let named = lines.iter().find_map(|(step, _)| {
         let record = &states[*step].finished.as_ref()?.record;
-        let outputs = record.outputs.values().filter(|output| output.kind == "metrics");
+        let outputs = record.outputs.values().filter(|output| is_json(output));
         outputs.filter_map(|output| names(&read(request, output)?)).find(|names| names.len() == classes)
     });
     let named = named.unwrap_or_else(|| (0..classes).map(|class| format!("class {class}")).collect());
@@ -166,6 +166,11 @@ fn by_class(x_label: &str, lines: &[(usize, Line)], request: &Request<'_>, state
         }
     }
     Some(Drawing::Classes { classes: named, groups })
+}
+
+/// Whether an output is a table that a step left as JSON.
+fn is_json(output: &harness_cache::Output) -> bool {
+    matches!(output.kind.as_str(), "metrics" | "file") && output.name.ends_with(".json")
 }
 
 /// A small JSON output.
@@ -205,9 +210,15 @@ fn differences(claims: &[(&Claim, Verdict)]) -> Option<Figure> {
     })
 }
 
+/// What curves are drawn over, and the curves, each with its step.
+type Counted = (String, Vec<(usize, Line)>);
+/// A member, its classes, a row of counts for each of them, and over how many replicates these are summed.
+type Answers = (String, Vec<String>, Vec<Vec<f64>>, usize);
+
 /// Every curve of every kind, each name one figure; sizes of classes a figure for each dataset.
 fn measured(request: &Request<'_>, states: &[State]) -> Vec<Figure> {
-    let mut lines: BTreeMap<(String, String), (String, Vec<(usize, Line)>)> = BTreeMap::new();
+    // By kind and metric: what is counted, and the lines with their steps.
+    let mut lines: BTreeMap<(String, String), Counted> = BTreeMap::new();
     let mut histograms = Vec::new();
     let mut known = BTreeSet::new();
     for (step, state) in request.program.steps.iter().zip(states).filter(|(step, _)| step.choice.is_none()) {
@@ -272,12 +283,12 @@ fn histogram(label: &str, record: &Record, counts: &[f64], request: &Request<'_>
 
 /// Tables of answers that steps leave as JSON, `classes` and a row for each of them, summed over replicates.
 fn confusions(request: &Request<'_>, states: &[State]) -> Vec<Figure> {
-    let mut found: Vec<(String, Vec<String>, Vec<Vec<f64>>, usize)> = Vec::new();
+    let mut found: Vec<Answers> = Vec::new();
     let mut known = BTreeSet::new();
     for (step, state) in request.program.steps.iter().zip(states).filter(|(step, _)| step.choice.is_none()) {
         let Some(finished) = &state.finished else { continue };
         let (label, _) = places(step);
-        for output in finished.record.outputs.values().filter(|output| output.kind == "metrics") {
+        for output in finished.record.outputs.values().filter(|output| is_json(output)) {
             let at = found.iter().position(|(other, ..)| *other == label);
             if at.is_none() && found.len() == MOST_CONFUSIONS || !known.insert((finished.record.digest, output.digest))
             {
@@ -297,7 +308,7 @@ fn confusions(request: &Request<'_>, states: &[State]) -> Vec<Figure> {
             }
         }
     }
-    let figure = |(label, classes, counts, n): (String, Vec<String>, Vec<Vec<f64>>, usize)| Figure {
+    let figure = |(label, classes, counts, n): Answers| Figure {
         name: name(&format!("confusion of {label}")),
         title: format!("Answers of {label}"),
         note: format!(

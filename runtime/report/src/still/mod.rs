@@ -57,6 +57,8 @@ pub enum Error {
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
+/// A mean, and it less and plus one standard deviation.
+type Spread = (f64, f64, f64);
 type Drawn = Result<(), Box<dyn std::error::Error>>;
 
 fn colour(index: usize) -> RGBColor {
@@ -530,11 +532,10 @@ fn points(
     x_percent: bool,
 ) -> Result<bool, Box<dyn std::error::Error>> {
     let x_scale = if x_percent { 100.0 } else { 1.0 };
-    type Reach = (f64, f64, f64);
-    let drawn: Vec<(&Mark, Reach, Reach)> = marks
+    let drawn: Vec<(&Mark, Spread, Spread)> = marks
         .iter()
         .filter_map(|mark| {
-            let times = |(mean, low, high): (f64, f64, f64), by: f64| (mean * by, low * by, high * by);
+            let times = |(mean, low, high): Spread, by: f64| (mean * by, low * by, high * by);
             Some((mark, times(spread(&mark.x)?, x_scale), times(spread(&mark.values)?, scale)))
         })
         .collect();

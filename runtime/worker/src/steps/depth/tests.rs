@@ -106,6 +106,7 @@ fn depth_is_learned_and_everything_is_reported() {
 
 #[test]
 fn a_resumed_run_ends_in_the_same_bytes() {
+    // Without dropout: libtorch's generator is one a process, and the tests of a process share it.
     let mut bench = Bench::new();
     let encoder = encoder(&mut bench);
     let (train, test) = (plain(&mut bench, "train", 13), plain(&mut bench, "test", 3));
