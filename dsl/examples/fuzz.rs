@@ -8,6 +8,7 @@
 //! from then on; a crash that ends the process leaves its text in `target/fuzz-last.exp`.
 
 #![allow(clippy::disallowed_methods, reason = "it reads a corpus and the clock; the crate itself does neither")]
+#![allow(clippy::disallowed_types, reason = "how long to go on is a matter of time")]
 
 #[path = "../tests/language/catalog.rs"]
 #[allow(dead_code, reason = "shared with the tests, which use all of it")]
@@ -15,8 +16,6 @@ mod catalog;
 
 #[path = "../tests/language/promises.rs"]
 mod promises;
-
-#![allow(clippy::disallowed_types, reason = "how long to go on is a matter of time")]
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};

@@ -19,7 +19,8 @@ first output; `name.output` for another.
 /// The whole page.
 pub fn manual(catalog: &Catalog) -> String {
     let mut out = HEAD.to_owned();
-    let groups: [(&str, &str, fn(&Kind) -> bool); 4] = [
+    type Belongs = fn(&Kind) -> bool;
+    let groups: [(&str, &str, Belongs); 4] = [
         ("Datasets", "what there is to look at", |kind| crate::datasets::is_dataset(&kind.name)),
         ("Encoders", "what looks at it", |kind| gives(kind, "encoder")),
         ("Evaluations and tools", "what is asked of an encoder", |kind| kind.name != "command"),

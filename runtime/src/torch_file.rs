@@ -227,10 +227,11 @@ mod tests {
         archive.by_name("archive/data.pkl").unwrap().read_to_end(&mut pickle).unwrap();
         let mut expected = b"\x80\x02}(X\x05\0\0\0epochJ\x70\x11\x01\0X\x04\0\0\0archX\x08\0\0\0resnet18".to_vec();
         expected.extend(b"X\x0a\0\0\0state_dict}(X\x01\0\0\0wctorch._utils\n_rebuild_tensor_v2\n((X\x07\0\0\0storage");
-        expected.extend(b"ctorch\nFloatStorage\nX\x01\0\0\00X\x03\0\0\0cpuK\x06tQK\0(K\x02K\x03t(K\x03K\x01t\x89");
+        expected.extend(b"ctorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x06tQK\0(K\x02K\x03t(K\x03K\x01t\x89");
         expected.extend(b"ccollections\nOrderedDict\n)RtRX\x13\0\0\0num_batches_trackedctorch._utils\n");
-        expected
-            .extend(b"_rebuild_tensor_v2\n((X\x07\0\0\0storagectorch\nLongStorage\nX\x01\0\0\01X\x03\0\0\0cpuK\x01tQ");
+        expected.extend(
+            b"_rebuild_tensor_v2\n((X\x07\0\0\0storagectorch\nLongStorage\nX\x01\0\0\x001X\x03\0\0\0cpuK\x01tQ",
+        );
         expected.extend(b"K\0(t(t\x89ccollections\nOrderedDict\n)RtRuu.");
         assert_eq!(String::from_utf8_lossy(&pickle), String::from_utf8_lossy(&expected));
     }
