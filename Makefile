@@ -47,7 +47,6 @@ bench-classify: build    ## kNN, SVM and features against faiss, scikit-learn an
 	$(CARGO) build --release --locked -p harness-worker --example classify
 	tests/bench/python tests/bench/classify.py
 
-
 # Headers of CUDA and NCCL: a toolkit's, or those of the NVIDIA wheels beside the libtorch in use.
 CUDA_INCLUDES ?= $(wildcard /usr/local/cuda/include $(LIBTORCH)/../nvidia/*/include)
 TORCH := $(or $(LIBTORCH),.libtorch/torch)
@@ -56,6 +55,7 @@ nccl: setup              ## the worker's half for several GPUs, where CUDA's and
 	$(CXX) -std=c++17 -O1 -w -shared -fPIC -DUSE_DISTRIBUTED -DUSE_C10D_NCCL -I$(TORCH)/include \
 	    -I$(TORCH)/include/torch/csrc/api/include $(addprefix -I,$(CUDA_INCLUDES)) \
 	    runtime/worker/shim/nccl.cpp -o target/release/libharness_nccl.so
+
 fuzz:                    ## change texts at random and read them, for FUZZ seconds
 	$(CARGO) run --release --locked -p harness-dsl --example fuzz -- $(or $(FUZZ),300)
 
