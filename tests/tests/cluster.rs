@@ -57,10 +57,16 @@ fn an_experiment_runs_through_a_real_slurm() {
         end.unwrap_or_default()["error"].as_str().unwrap_or_default().to_string()
     };
     assert!(error("draw[seed=1]").contains("ended with status 2"), "{}", error("draw[seed=1]"));
-    test.write("c.exp", TEXT.replace("time = 5min, memory = 100MB", "partition = \"nope\""));
+    test.write(
+        "c.exp",
+        TEXT.replace("time = 5min, memory = 100MB", "partition = \"nope\"").replace("> all", "| cat > all"),
+    );
     let ran = run(&test, &slurm, &["run", "c.exp", "--json"]).code(1);
     assert!(ran.stdout.contains("Invalid partition name") && ran.stdout.contains("main, spare"), "{}", ran.stdout);
-    test.write("d.exp", TEXT.replace("memory = 100MB", "memory = 900GB, executor = slurm"));
+    test.write(
+        "d.exp",
+        TEXT.replace("memory = 100MB", "memory = 900GB, executor = slurm").replace("> all", "| cat > all"),
+    );
     let ran = run(&test, &slurm, &["run", "d.exp", "--json"]).code(1);
     assert!(ran.stdout.contains("Memory specification"), "{}", ran.stdout);
 }

@@ -52,7 +52,8 @@ fn parts_of_one_dataset_share_nothing() {
 holdout parts { data = train, share = 50% }
 encoder pixels { source = pixels { size = 4 } }
 knn nearest { encoder = pixels, train = parts.train, test = parts.holdout }
-knn same    { encoder = pixels, train = parts.train, test = parts.train }
+knn same    { encoder = pixels, train = parts.train, test = again.images }
+subset again { data = parts.train, count = 6 }
 "#;
     let test = world().file("x.exp", &format!("{STEPS}{exp}"));
     let ran = test.harness(&["run", "x.exp", "--dry-run", "--keep-going"]).code(1);

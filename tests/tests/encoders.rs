@@ -35,7 +35,7 @@ encoder released { file = "moco.pth.tar" }
 encoder vision   { file = "torchvision.pth" }
 encoder script   { torchscript = "module.pt" }
 encoder own      { checkpoint = train.net }
-encoder random   { source = random { architecture = resnet18 { width = 0.015625 } } }
+encoder random   { source = random { architecture = resnet18 { width = 0.0625 } } }
 encoder floor    { source = histogram { bins = 4 } }
 let look = { resize = 32, crop = 32 }
 for method in [released, vision, script, own, random, floor] {
@@ -63,20 +63,20 @@ fn every_form_of_encoder_is_one_line() {
     };
     for method in ["released", "vision", "script", "own", "random", "floor"] {
         for step in ["near", "probe"] {
-            let top1 = metrics(&format!("{step}[{method}]"))["top1"].as_f64().unwrap();
+            let top1 = metrics(&format!("{step}[method={method}]"))["top1"].as_f64().unwrap();
             assert!((0.0..=1.0).contains(&top1), "{step}[{method}]: {top1}");
         }
     }
     // The same weights by another way are the same encoder: nothing is computed twice.
     assert_eq!(metrics("own"), metrics("vision"));
-    assert_eq!(metrics("near[own]"), metrics("near[vision]"));
+    assert_eq!(metrics("near[method=own]"), metrics("near[method=vision]"));
     assert!(metrics("released")["parameters"].as_f64() > Some(1000.0));
 
     // Cut short, each is named, and nothing else fails with it.
     test.write("moco.pth.tar", &foreign("moco.pth.tar")[..30_000]);
     test.write("module.pt", &foreign("module.pt")[..9000]);
     let ran = test.harness(&["run", "a.exp", "--json", "--keep-going"]).code(1).says(&["moco.pth.tar", "module.pt"]);
-    assert_eq!((ran.status("near[vision]"), ran.status("released")), ("cached".into(), "failed".into()));
+    assert_eq!((ran.status("near[method=vision]"), ran.status("released")), ("cached".into(), "failed".into()));
     test.write("a.exp", TEXT.replace("checkpoint = train.net", "checkpoint = train.net, file = \"torchvision.pth\""));
     let _ = test.harness(&["run", "a.exp"]).code(2).says(&["exactly one of `file`"]);
 }
@@ -101,15 +101,21 @@ knn honest { encoder = floor, train = photos.train, test = photos.holdout, k = 1
         let ran = test.harness(&["run", "a.exp"]).code(0);
         let said = ran.stdout + &ran.stderr;
         let runs = std::fs::read_dir(test.path().join(".harness/runs")).unwrap();
-        let pages: Vec<String> =
-            runs.filter_map(|run| std::fs::read_to_string(run.unwrap().path().join("summary.md")).ok()).collect();
+        let page =
+            |run: std::io::Result<std::fs::DirEntry>| std::fs::read_to_string(run.unwrap().path().join("summary.md"));
+        let pages: Vec<String> = runs.filter_map(|run| page(run).ok()).map(|page| page.replace("\\`", "`")).collect();
         assert!(!pages.is_empty(), "no summary");
         for place in pages.iter().chain([&said]) {
             assert!(place.contains("were chosen by their `top1` on test"), "{place}");
             assert!(place.contains("was chosen by its `top1` on test"), "{place}");
         }
         for page in &pages {
-            assert!(page.contains("near: ") && page.contains("probe: ") && !page.contains("honest: "), "{page}");
+            assert!(
+                page.contains("**Note:** near: ")
+                    && page.contains("**Note:** probe: ")
+                    && !page.contains("**Note:** honest: "),
+                "{page}"
+            );
         }
     }
 }

@@ -258,13 +258,13 @@ fn an_exported_encoder_comes_back_the_same() {
     assert_eq!(read("one.pth"), read("again.pth"));
     export(&["moco.pth.tar", "--layout", "moco"]);
     export(&["one.safetensors"]);
-    let more = [("pth", "one.pth"), ("moco", "moco.pth.tar"), ("safe", "one.safetensors")]
+    let more = [("pth", "one.pth"), ("tar", "moco.pth.tar"), ("safe", "one.safetensors")]
         .map(|(name, file)| format!("encoder {name} {{ file = \"{file}\" }}\n") + &nearest(&format!("of_{name}"), name))
         .concat();
     test.write("a.exp", one("keep = [1]", &(nearest("before", "moco@1") + &more)));
     let _ = test.harness(&["run", "a.exp"]).code(0);
     let wanted = result(&test, "before");
-    for name in ["of_pth", "of_moco", "of_safe"] {
+    for name in ["of_pth", "of_tar", "of_safe"] {
         assert_eq!(result(&test, name), wanted, "{name}");
     }
     test.harness(&["export", "encoder", "a.exp", "before", "x.pth"]).code(2).says(&["has no output `encoder`"]);
