@@ -5,7 +5,7 @@ export PATH := $(PATH):$(CURDIR)/.tools/cmake/cmake/data/bin
 CARGO ?= cargo
 HARNESS := target/release/harness
 
-.PHONY: nccl quickstart test build setup bench bench-classify bench-engine bench-train bench-video bench-views soak fuzz manual fmt clean
+.PHONY: nccl quickstart test build setup bench bench-classify bench-engine bench-train bench-video bench-views soak fuzz fingerprints manual fmt clean
 
 quickstart: build        ## run experiments/quickstart.exp and say where its summary is
 	$(HARNESS) run experiments/quickstart.exp
@@ -62,6 +62,9 @@ fuzz:                    ## change texts at random and read them, for FUZZ secon
 manual:                  ## rewrite docs/reference.md from the structs of the kinds
 	$(CARGO) run --quiet --locked -p harness-runtime -- describe --markdown > docs/reference.md.new
 	mv docs/reference.md.new docs/reference.md
+
+fingerprints: build      ## say that results are as they were (or VERSIONs raised): tests/fingerprints/; FINGERPRINTS=waive takes other results down
+	HARNESS_FINGERPRINTS=$(or $(FINGERPRINTS),write) $(CARGO) test --release --locked -p harness-tests --test fingerprints
 
 fmt:
 	$(CARGO) fmt --all

@@ -12,7 +12,9 @@ use crate::Digest;
 use crate::error::{Context, Error};
 use crate::files;
 use crate::index::{Index, Opened, Table};
+use crate::recent::Recent;
 use crate::sync::Unsynced;
+use crate::trace::Trace;
 use crate::using::Used;
 
 /// What VERSION says. Raised when a program of before could misread the folder.
@@ -38,6 +40,9 @@ struct Inner {
     index: OnceLock<Option<Index>>,
     /// Stands in for the index where that is not to be had; lives as long as this process.
     memory: Mutex<Memory>,
+    /// Answers of the last run, before the index is asked.
+    recent: Recent,
+    trace: Trace,
     notices: Mutex<Vec<String>>,
     unsynced: Unsynced,
     used: Used,
@@ -93,6 +98,8 @@ impl Cache {
             opened: SystemTime::now(),
             index: OnceLock::new(),
             memory: Mutex::default(),
+            recent: Recent::default(),
+            trace: Trace::default(),
             notices: Mutex::default(),
             unsynced: Unsynced::default(),
             used: Used::default(),
@@ -184,6 +191,14 @@ impl Cache {
         &self.inner.unsynced
     }
 
+    pub(crate) fn recent(&self) -> &Recent {
+        &self.inner.recent
+    }
+
+    pub(crate) fn trace(&self) -> &Trace {
+        &self.inner.trace
+    }
+
     pub(crate) fn used(&self) -> &Used {
         &self.inner.used
     }
@@ -220,13 +235,19 @@ impl Cache {
     }
 
     pub(crate) fn get(&self, table: Table, key: &[u8]) -> Option<Vec<u8>> {
-        match self.index() {
+        if let Some(value) = self.recent().get(table, key) {
+            return Some(value);
+        }
+        let value = match self.index() {
             Some(index) => index.get(table, key),
             None => lock(&self.inner.memory).get(&(table, key.to_vec())).cloned(),
-        }
+        }?;
+        self.recent().put(table, key, &value);
+        Some(value)
     }
 
     pub(crate) fn put(&self, table: Table, key: &[u8], value: &[u8]) {
+        self.recent().put(table, key, value);
         match self.index() {
             Some(index) => index.put(table, key, value),
             None => {
@@ -236,6 +257,7 @@ impl Cache {
     }
 
     pub(crate) fn forget(&self, table: Table, key: &[u8]) {
+        self.recent().forget(table, key);
         match self.index() {
             Some(index) => index.forget(table, key),
             None => {
@@ -245,6 +267,7 @@ impl Cache {
     }
 
     pub(crate) fn clear_index(&self) {
+        self.recent().clear();
         if let Some(index) = self.index() {
             index.clear();
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Number, Value};
+use serde_json::{Number, Value};
 
 use crate::{Digest, Error};
 
@@ -64,12 +64,13 @@ impl ActionKey {
     ///
     /// NaN and infinities cannot appear: a JSON value has none, and [`ActionKey::of_params`] refuses them.
     pub fn canonical(&self) -> String {
-        let mut whole = Map::new();
-        whole.insert("format".into(), self.format.into());
-        whole.insert("kind".into(), self.kind.clone().into());
-        whole.insert("params".into(), self.params.clone());
-        whole.insert("version".into(), self.version.into());
-        canonical_json(&Value::Object(whole))
+        // The fields in the order of their names, as everywhere below.
+        let mut out = format!("{{\"format\":{},\"kind\":", self.format);
+        write_text(&self.kind, &mut out);
+        out.push_str(",\"params\":");
+        write_value(&self.params, &mut out);
+        out.push_str(&format!(",\"version\":{}}}", self.version));
+        out
     }
 
     /// SHA-256 of [`ActionKey::canonical`]: the name of the result.
@@ -103,7 +104,9 @@ pub fn canonical_json(value: &Value) -> String {
 
 fn write_value(value: &Value, out: &mut String) {
     match value {
-        Value::Null | Value::Bool(_) | Value::String(_) => out.push_str(&value.to_string()),
+        Value::Null => out.push_str("null"),
+        Value::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
+        Value::String(text) => write_text(text, out),
         Value::Number(number) => out.push_str(&normal_number(number).to_string()),
         Value::Array(items) => {
             out.push('[');
@@ -125,12 +128,23 @@ fn write_value(value: &Value, out: &mut String) {
                 if index > 0 {
                     out.push(',');
                 }
-                out.push_str(&Value::from(name.as_str()).to_string());
+                write_text(name, out);
                 out.push(':');
                 write_value(item, out);
             }
             out.push('}');
         }
+    }
+}
+
+/// A string with JSON's minimal escapes.
+fn write_text(text: &str, out: &mut String) {
+    if text.bytes().any(|byte| byte < b' ' || byte == b'"' || byte == b'\\') {
+        out.push_str(&Value::from(text).to_string());
+    } else {
+        out.push('"');
+        out.push_str(text);
+        out.push('"');
     }
 }
 

@@ -31,10 +31,13 @@ mod index;
 mod key;
 mod lease;
 mod log;
+mod recent;
 mod record;
 mod stamp;
 mod store;
 mod sync;
+mod trace;
+mod tree;
 mod using;
 mod verify;
 

@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -48,10 +49,14 @@ impl Cache {
     /// The log exists but cannot be read.
     pub fn record(&self, key: &Digest) -> Result<Option<Record>, Error> {
         let path = self.log_path(key);
+        let now = SystemTime::now();
         let Some(metadata) = present(std::fs::metadata(&path)).at("read the records", &path)? else {
+            self.trace().absent(&path);
             return Ok(None);
         };
-        let stamp = Stamp::of(&metadata).to_bytes();
+        let stamp = Stamp::of(&metadata);
+        self.trace().file(&path, stamp, now);
+        let stamp = stamp.to_bytes();
         if let Some(entry) = self.get(Table::Newest, &key.0)
             && let Some(line) = entry.strip_prefix(stamp.as_slice())
             && let Ok(line) = serde_json::from_slice::<LineIn>(line)

@@ -29,15 +29,22 @@ pub(crate) struct Stamp {
 }
 
 impl Stamp {
+    /// Length of [`Stamp::to_bytes`].
+    pub const BYTES: usize = 56;
+
     pub fn of(metadata: &Metadata) -> Stamp {
-        let nanos = |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
-        Stamp {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            modified: nanos(metadata.mtime(), metadata.mtime_nsec()),
-            changed: nanos(metadata.ctime(), metadata.ctime_nsec()),
-        }
+        Stamp::new(
+            (metadata.dev(), metadata.ino()),
+            metadata.size(),
+            (metadata.mtime(), metadata.mtime_nsec()),
+            (metadata.ctime(), metadata.ctime_nsec()),
+        )
+    }
+
+    /// From device and inode, size, and seconds and nanoseconds of both times.
+    pub fn new((device, inode): (u64, u64), size: u64, modified: (i64, i64), changed: (i64, i64)) -> Stamp {
+        let nanos = |(seconds, rest): (i64, i64)| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
+        Stamp { device, inode, size, modified: nanos(modified), changed: nanos(changed) }
     }
 
     /// Whether the file had been left alone for long enough when somebody looked at `look`.

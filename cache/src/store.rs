@@ -147,6 +147,15 @@ impl Cache {
     /// # Errors
     /// As [`Cache::file_digest`].
     pub fn look(&self, path: &Path) -> Result<Look, Error> {
+        let look = self.look_now(path);
+        match &look {
+            Ok(look) => self.trace().file(path, look.stamp, if look.settled { SystemTime::now() } else { UNIX_EPOCH }),
+            Err(_) => self.trace().absent(path),
+        }
+        look
+    }
+
+    fn look_now(&self, path: &Path) -> Result<Look, Error> {
         let metadata = regular(path)?;
         if let Some(digest) = self.remembered(&metadata) {
             return Ok(Look { digest, stamp: Stamp::of(&metadata), settled: true });

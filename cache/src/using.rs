@@ -31,6 +31,8 @@ struct State {
     /// The list of keys.
     list: Option<(File, PathBuf)>,
     listed: BTreeSet<Digest>,
+    /// Of these, the lines that are not written yet.
+    unwritten: String,
 }
 
 impl Drop for Used {
@@ -50,12 +52,21 @@ pub struct Using<'a> {
 
 impl Using<'_> {
     /// From now on, for as long as this process has the cache open, the records of this key and all they name stay.
+    /// Written when this guard is dropped, or by [`Using::write`], which tells whether that worked.
+    pub fn keep(&self, key: &Digest) {
+        let mut state = lock(&self.cache.used().state);
+        if state.listed.insert(*key) {
+            state.unwritten.push_str(&format!("{key}\n"));
+        }
+    }
+
+    /// Writes what [`Using::keep`] noted where other processes see it.
     ///
     /// # Errors
     /// The list cannot be written.
-    pub fn keep(&self, key: &Digest) -> Result<(), Error> {
+    pub fn write(&self) -> Result<(), Error> {
         let mut state = lock(&self.cache.used().state);
-        if !state.listed.insert(*key) {
+        if state.unwritten.is_empty() {
             return Ok(());
         }
         if state.list.is_none() {
@@ -68,8 +79,9 @@ impl Using<'_> {
             file.lock().at("lock", &path)?;
             state.list = Some((file, path));
         }
+        let lines = std::mem::take(&mut state.unwritten);
         if let Some((file, path)) = &mut state.list {
-            file.write_all(format!("{key}\n").as_bytes()).at("write", path)?;
+            file.write_all(lines.as_bytes()).at("write", path)?;
         }
         Ok(())
     }
@@ -77,6 +89,8 @@ impl Using<'_> {
 
 impl Drop for Using<'_> {
     fn drop(&mut self) {
+        // Whoever must know whether it worked has asked before.
+        let _ = self.write();
         let mut state = lock(&self.cache.used().state);
         if let Some((file, holders)) = &mut state.shared {
             *holders -= 1;

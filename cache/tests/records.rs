@@ -201,7 +201,7 @@ fn collection_leaves_what_is_in_use() {
     let work = cache.work_dir(&running.digest).unwrap();
     let lease = cache.lease(&running.digest).unwrap().unwrap();
     let other = Cache::open(cache.dir()).unwrap();
-    other.using().unwrap().keep(&relied.digest).unwrap();
+    other.using().unwrap().keep(&relied.digest);
     fs::write(cache.dir().join("tmp/of-the-other"), b"half").unwrap();
     let freed = cache.gc(&BTreeSet::new(), false).unwrap();
     assert_eq!((freed.blobs, freed.keys, freed.work, freed.leased, freed.in_use), (0, 0, 0, 1, 1));
@@ -227,7 +227,8 @@ fn collection_waits_for_what_is_being_stored() {
     std::thread::sleep(Duration::from_millis(100));
     assert!(!collector.is_finished() && cache.stat().unwrap().blobs == 1);
     other.append(&stored).unwrap();
-    using.keep(&stored.digest).unwrap();
+    using.keep(&stored.digest);
+    using.write().unwrap();
     drop(using);
     let freed = collector.join().unwrap();
     assert_eq!((freed.blobs, freed.keys, freed.in_use), (0, 0, 1));

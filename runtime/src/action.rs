@@ -72,14 +72,8 @@ pub fn action(
         let program = crate::command::program(name, &config.folder)
             .with_context(|| format!("the program `{name}` is neither on PATH nor beside the file"))?;
         params.insert("program_digest".into(), cache.file_digest(&program)?.to_string().into());
-        let code = crate::command::code(&params, &program, &config.folder)?;
-        let (names, places): (Vec<String>, Vec<_>) = code.into_iter().map(|code| (code.name, code.place)).unzip();
-        let digests: Map<String, Value> = names
-            .into_iter()
-            .zip(cache.looks(&places)?)
-            .map(|(name, look)| (name, look.digest.to_string().into()))
-            .collect();
-        params.insert("code_digests".into(), Value::Object(digests));
+        let code = crate::command::code_digests(&params, &program, &config.folder, cache)?;
+        params.insert("code_digests".into(), Value::Object(code));
     }
     let params = (info.resolve)(Value::Object(params)).map_err(|problems| {
         let said: Vec<String> = problems

@@ -3,19 +3,20 @@
 use crate::spawn::{Running, Start};
 use crate::worker::{Ended, tail};
 use anyhow::{Context as _, Result, bail};
-use harness_cache::Digest;
+use harness_cache::{Cache, Digest};
 use harness_protocol::steps::Command as Params;
 use harness_protocol::{Job, Outcome, Produced};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io::Read as _;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The user's files up to this size are staged as copies, larger ones as links. A script that is a copy finds no
 /// neighbours that were not declared.
@@ -38,20 +39,85 @@ pub fn program(name: &str, folder: &Path) -> Option<PathBuf> {
     Some(path)
 }
 
-/// A file that belongs to what a step runs.
+/// Has the cache take down where a program was looked for ([`program`]), and that it is not at the earlier places.
+fn observe(name: &str, folder: &Path, cache: &Cache) {
+    static SEEN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    if name.contains('/') {
+        cache.is_file(&folder.join(name));
+    } else if SEEN.lock().unwrap_or_else(PoisonError::into_inner).insert(name.into()) {
+        let paths = std::env::var_os("PATH").unwrap_or_default();
+        let _ = std::env::split_paths(&paths).find(|dir| cache.is_file(&dir.join(name)));
+    }
+}
+
+/// A file, or a folder of files, that belongs to what a step runs.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Code {
+struct Code {
     /// Its name in the key: its path as the step names it; `#!name` for an interpreter.
-    pub name: String,
+    name: String,
     /// Where it lies.
-    pub place: PathBuf,
+    place: PathBuf,
 }
 
 /// What a step runs beside its program: what the arguments and the field `code` name, and the interpreter of a script.
+/// By their names in the key, with their digests.
 ///
 /// # Errors
-/// Something in `code` is not there.
-pub fn code(params: &Map<String, Value>, program: &Path, folder: &Path) -> Result<Vec<Code>> {
+/// Something in `code` is not there or cannot be read.
+pub fn code_digests(
+    params: &Map<String, Value>,
+    program: &Path,
+    folder: &Path,
+    cache: &Cache,
+) -> Result<Map<String, Value>> {
+    let (files, folders) = code(params, program, folder, cache)?;
+    let mut found = Map::new();
+    for folder in folders {
+        found.extend(folder_digests(&folder, cache)?);
+    }
+    found.extend(digests(files, cache)?);
+    Ok(found)
+}
+
+fn digests(files: Vec<Code>, cache: &Cache) -> Result<Map<String, Value>> {
+    let (names, places): (Vec<String>, Vec<PathBuf>) = files.into_iter().map(|code| (code.name, code.place)).unzip();
+    let looks = cache.looks(&places)?;
+    Ok(names.into_iter().zip(looks).map(|(name, look)| (name, look.digest.to_string().into())).collect())
+}
+
+/// What was found in a folder of code when it was in a state.
+#[derive(Serialize, Deserialize)]
+struct Known {
+    state: Digest,
+    digests: Map<String, Value>,
+}
+
+/// The digests of a folder's files; without looking at each where nothing in it was touched.
+fn folder_digests(folder: &Code, cache: &Cache) -> Result<Map<String, Value>> {
+    let state = || cache.tree_state(&folder.place).ok().flatten();
+    let fact = format!("code/1/{}/{}", folder.name, folder.place.display());
+    let before = state();
+    if let (Some(before), Some(bytes)) = (before, cache.recall(fact.as_bytes())?)
+        && let Ok(known) = serde_json::from_slice::<Known>(&bytes)
+        && known.state == before
+    {
+        return Ok(known.digests);
+    }
+    let mut files = BTreeMap::new();
+    below(&folder.place, &folder.name, &mut files)?;
+    let files = files.into_iter().map(|(name, place)| Code { name, place }).collect();
+    let digests = digests(files, cache)?;
+    if let Some(state) = before.filter(|before| state() == Some(*before))
+        && let Ok(bytes) = serde_json::to_vec(&Known { state, digests: digests.clone() })
+    {
+        // A table that cannot be written only makes the next look slower.
+        let _ = cache.remember(fact.as_bytes(), &bytes);
+    }
+    Ok(digests)
+}
+
+/// The files that belong to a step, and the folders.
+fn code(params: &Map<String, Value>, program: &Path, folder: &Path, cache: &Cache) -> Result<(Vec<Code>, Vec<Code>)> {
     let texts = |value: Option<&Value>| -> Vec<String> {
         value.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).map(String::from).collect()
     };
@@ -63,13 +129,16 @@ pub fn code(params: &Map<String, Value>, program: &Path, folder: &Path) -> Resul
         .filter_map(|output| output.get("path").and_then(Value::as_str))
         .collect();
     let mut found: BTreeMap<String, PathBuf> = BTreeMap::new();
+    let mut folders = Vec::new();
     let run = texts(params.get("run"));
-    for argument in run.iter().skip(1) {
+    // What is filled in later names no file yet.
+    let filled = |argument: &str| argument.starts_with("{inputs.") || argument.starts_with("{outputs.");
+    for argument in run.iter().skip(1).filter(|argument| !filled(argument)) {
         let value = argument.split_once('=').filter(|_| argument.starts_with('-')).map(|(_, value)| value);
         for name in [Some(argument.as_str()), value].into_iter().flatten() {
             let place = folder.join(name);
             let known = Path::new(name).is_absolute() || inside(name).is_some_and(|name| !outputs.contains(name));
-            if known && place.is_file() {
+            if known && cache.is_file(&place) {
                 found.insert(name.into(), place);
             }
         }
@@ -77,17 +146,19 @@ pub fn code(params: &Map<String, Value>, program: &Path, folder: &Path) -> Resul
     for name in texts(params.get("code")) {
         let place = folder.join(&name);
         if place.is_dir() {
-            below(&place, &name, &mut found)?;
-        } else if place.is_file() {
+            folders.push(Code { name, place });
+        } else if cache.is_file(&place) {
             found.insert(name, place);
         } else {
             bail!("`{name}`, named in `code`, is not beside the file ({})", place.display());
         }
     }
+    observe(&run[0], folder, cache);
     for (name, place) in interpreters(program) {
+        observe(&name, Path::new("/"), cache);
         found.insert(format!("#!{name}"), place);
     }
-    Ok(found.into_iter().map(|(name, place)| Code { name, place }).collect())
+    Ok((found.into_iter().map(|(name, place)| Code { name, place }).collect(), folders))
 }
 
 /// A relative path that stays below its folder, without a leading `./`.
@@ -121,11 +192,34 @@ fn below(top: &Path, name: &str, found: &mut BTreeMap<String, PathBuf>) -> Resul
     Ok(())
 }
 
+/// The first bytes of a file; none where it cannot be read.
+fn beginning(path: &Path) -> Vec<u8> {
+    /// Device, inode, size, and both times.
+    type Stamp = (u64, u64, u64, (i64, i64), (i64, i64));
+    // A thousand steps ask for the same few programs. A file changed this recently can change again unseen.
+    const SETTLED: i64 = 2;
+    static READ: Mutex<BTreeMap<PathBuf, (Stamp, Vec<u8>)>> = Mutex::new(BTreeMap::new());
+    let Ok(m) = std::fs::metadata(path) else { return Vec::new() };
+    let stamp = (m.dev(), m.ino(), m.size(), (m.mtime(), m.mtime_nsec()), (m.ctime(), m.ctime_nsec()));
+    let mut known = READ.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, start)) = known.get(path).filter(|(of, _)| *of == stamp) {
+        return start.clone();
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+    let mut start = Vec::new();
+    if std::fs::File::open(path).and_then(|file| file.take(256).read_to_end(&mut start)).is_err() {
+        return Vec::new();
+    }
+    if m.mtime().max(m.ctime()) + SETTLED < now {
+        known.insert(path.into(), (stamp, start.clone()));
+    }
+    start
+}
+
 /// The programs that a script's first line names: the interpreter, and what `env` would start.
 fn interpreters(script: &Path) -> Vec<(String, PathBuf)> {
-    let mut start = Vec::new();
-    let read = std::fs::File::open(script).and_then(|file| file.take(256).read_to_end(&mut start));
-    if read.is_err() || !start.starts_with(b"#!") {
+    let start = beginning(script);
+    if !start.starts_with(b"#!") {
         return Vec::new();
     }
     let line = String::from_utf8_lossy(&start[2..]).lines().next().unwrap_or_default().to_string();
@@ -145,9 +239,7 @@ fn interpreters(script: &Path) -> Vec<(String, PathBuf)> {
 /// Whether a step's program is run from a staged copy: scripts beside the `.exp` file, but no machine code, which may
 /// need its neighbours.
 fn staged_program(name: &str, place: &Path) -> bool {
-    let mut start = [0; 2];
-    let read = std::fs::File::open(place).and_then(|mut file| file.read_exact(&mut start));
-    name.contains('/') && inside(name).is_some() && read.is_ok() && start == *b"#!"
+    name.contains('/') && inside(name).is_some() && beginning(place).starts_with(b"#!")
 }
 
 /// What the step reads where the user can change it, with the digests of the key: the program, interpreters, and

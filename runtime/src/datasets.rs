@@ -5,13 +5,14 @@ use crate::config::Config;
 use anyhow::{Context as _, Result};
 use harness_cache::{ActionKey, Cache, Digest, Output, Record, Series};
 use harness_datasets::{Built, Error, FileHasher, ParallelHasher, Tree};
-use harness_protocol::job::LocationForm;
+use harness_protocol::job::{Location, LocationForm};
 use harness_protocol::steps::Scenes;
 use harness_protocol::value::PathRef;
 use harness_protocol::{KindInfo, steps};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Whether steps of this kind describe files of the user's: they are looked at in every run, by their stats.
 pub fn is_external(kind: &str) -> bool {
@@ -74,6 +75,10 @@ pub fn external(
         let place = config.place(named.root.as_deref(), &named.path)?;
         *list = json!({ "root": null, "path": place });
     }
+    let asked = known_by(info, &params, &location, cache);
+    if let Some(known) = asked.as_ref().and_then(|asked| recall(asked, cache)) {
+        return Ok(known);
+    }
     let builder = harness_datasets::builder(info.name).with_context(|| format!("nothing builds `{}`", info.name))?;
     let built = builder(&params, &location, &hasher)?;
     // The key has what decides the result: the other parameters and the content found, not the place.
@@ -85,7 +90,71 @@ pub fn external(
     let contents: BTreeMap<&str, String> =
         built.outputs.iter().map(|(name, bytes)| (name.as_str(), Digest::of_bytes(bytes).to_string())).collect();
     let key = ActionKey::new(info.name, info.version, json!({ "params": keyed, "content": contents }));
-    finish(info, key, built, cache)
+    let location = built.location.clone();
+    let (finished, warnings) = finish(info, key, built, cache)?;
+    // Files that changed meanwhile have another state now, and then nothing is known of this one.
+    if let Some(asked) = asked.filter(|asked| cache.tree_state(&asked.top).ok().flatten() == Some(asked.state)) {
+        let known = Known { state: asked.state, record: finished.record, location, warnings };
+        if let Ok(bytes) = serde_json::to_vec(&known) {
+            // A table that cannot be written only makes the next look slower.
+            let _ = cache.remember(asked.fact.as_bytes(), &bytes);
+        }
+        return Ok((Finished { record: known.record, data: finished.data }, known.warnings));
+    }
+    Ok((finished, warnings))
+}
+
+/// A question whose answer holds for as long as no file below a folder changes.
+struct Asked {
+    top: PathBuf,
+    state: Digest,
+    fact: String,
+}
+
+/// What was found out of a folder.
+#[derive(Serialize, Deserialize)]
+struct Known {
+    /// Of the folder.
+    state: Digest,
+    record: Record,
+    location: Location,
+    warnings: Vec<String>,
+}
+
+/// The question that a dataset step asks of a folder; none where it is an archive, or changed a moment ago.
+fn known_by(info: &KindInfo, params: &Value, location: &Location, cache: &Cache) -> Option<Asked> {
+    if location.form != LocationForm::Folder {
+        // An archive is known by its own digest; asking for it has the cache take down its state.
+        if cache.file_digest(&location.path).is_err() {
+            cache.observe_nothing();
+        }
+        return None;
+    }
+    let state = cache.tree_state(&location.path).ok()??;
+    // Its list may lie elsewhere.
+    let list = match params.get("list").and_then(|list| list["path"].as_str()) {
+        Some(list) => cache.file_digest(Path::new(list)).ok()?.to_string(),
+        None => String::new(),
+    };
+    // Another build may describe otherwise.
+    let build = std::env::current_exe().and_then(std::fs::metadata).map(|m| (m.len(), m.modified().ok())).ok()?;
+    let text = format!("{}\0{}\0{params}\0{list}\0{build:?}", info.name, info.version);
+    let fact = format!("dataset/1/{}/{}", location.path.display(), Digest::of_bytes(text.as_bytes()));
+    Some(Asked { top: location.path.clone(), state, fact })
+}
+
+/// The answer, if it is known and its manifests are there.
+fn recall(asked: &Asked, cache: &Cache) -> Option<(Finished, Vec<String>)> {
+    let known: Known = serde_json::from_slice(&cache.recall(asked.fact.as_bytes()).ok()??).ok()?;
+    if known.state != asked.state {
+        return None;
+    }
+    let mut data = BTreeMap::new();
+    for output in known.record.outputs.values() {
+        cache.verified(&output.digest).ok()??;
+        data.insert(output.digest.to_string(), known.location.clone());
+    }
+    Some((Finished { record: known.record, data }, known.warnings))
 }
 
 /// Whether steps of this kind make datasets from datasets: they take no time and run where they are planned.

@@ -11,6 +11,12 @@ use std::time::{Duration, Instant};
 pub trait Listener {
     /// Takes one event, in the order they happened.
     fn event(&mut self, event: &Event);
+
+    /// Takes the lines of a run that found everything known, as [`Lines`] wrote them.
+    fn known(&mut self, lines: &[u8]) {
+        let logs = lines.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"{\"event\":\"log\""));
+        logs.filter_map(|line| serde_json::from_slice(line).ok()).for_each(|event| self.event(&event));
+    }
 }
 
 /// One JSON object a line.
@@ -25,6 +31,16 @@ pub struct Lines<W: Write> {
 const TOGETHER: Duration = Duration::from_millis(50);
 
 impl<W: Write> Lines<W> {
+    /// A closed pipe is the reader's choice; anything else is worth one word.
+    fn ended(&mut self, written: std::io::Result<()>) {
+        if let Err(error) = written {
+            self.broken = true;
+            if error.kind() != std::io::ErrorKind::BrokenPipe {
+                eprintln!("warning: events can no longer be written: {error}");
+            }
+        }
+    }
+
     /// Writes to `out`.
     pub fn new(out: W) -> Self {
         Self { out, broken: false, flushed: Instant::now() }
@@ -46,12 +62,13 @@ impl<W: Write> Listener for Lines<W> {
             self.flushed = Instant::now();
             self.out.flush()
         });
-        // A closed pipe is the reader's choice; anything else is worth one word.
-        if let Err(error) = written {
-            self.broken = true;
-            if error.kind() != std::io::ErrorKind::BrokenPipe {
-                eprintln!("warning: events can no longer be written: {error}");
-            }
+        self.ended(written);
+    }
+
+    fn known(&mut self, lines: &[u8]) {
+        if !self.broken {
+            let written = self.out.write_all(lines).and_then(|()| self.out.flush());
+            self.ended(written);
         }
     }
 }

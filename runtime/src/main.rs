@@ -27,6 +27,7 @@ mod summary;
 mod tensorboard;
 mod text;
 mod torch_file;
+mod unchanged;
 mod why;
 mod worker;
 

@@ -16,6 +16,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// The field by which a step says that it knows.
 pub use harness_dsl::ALLOWS_OVERLAP as ALLOWED;
+/// The field by which a step says which parts of its own pictures it looks at.
+const REGIONS: &str = "regions";
 /// Files named in a message.
 const SHOWN: usize = 3;
 
@@ -59,9 +61,12 @@ impl<'a> Overlap<'a> {
                     let field = kind.field(name);
                     if test == Some(name.as_str()) {
                         splits(value, program, &[], &mut tests);
-                    } else if field.is_none_or(|field| !field.observes) && !(step.kind == Embed::KIND && name == "data")
+                    } else if field.is_none_or(|field| !field.observes)
+                        && name != REGIONS
+                        && !(step.kind == Embed::KIND && name == "data")
                     {
-                        // What is only watched is not learned from, nor is what is only looked at to be compared later.
+                        // What is only watched is not learned from, nor is what is only looked at to be compared later,
+                        // nor are masks that say where in a test picture to look.
                         splits(value, program, &learned, &mut from);
                     }
                 }

@@ -13,10 +13,11 @@ use crate::places::{Need, Places};
 use crate::worker::{Ended, Worker};
 use crate::{choice, command, datasets, devices};
 use anyhow::Result;
-use harness_cache::{ActionKey, Cache, Digest, Lease, Output, Record, Series};
+use harness_cache::{ActionKey, Cache, Digest, Lease, Output, Record, Series, Using};
 use harness_dsl::{Catalog, Program};
 use harness_executors::{Resources, Where};
 use harness_protocol::{Executor, FromWorker, Job, Outcome, steps};
+use rayon::prelude::*;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
@@ -109,6 +110,12 @@ struct Computed {
 const COMMIT_PAUSE: Duration = Duration::from_millis(50);
 /// Records of the last minute may be of a process that has not committed them yet.
 const FRESH_MS: u64 = 60_000;
+/// Collection waits no longer than this for a look at many steps.
+const BURST: Duration = Duration::from_millis(50);
+/// Steps planned before the first of them is dealt with.
+const TOGETHER: usize = 256;
+/// Fewer are planned by one thread: waking the others takes longer.
+const FEW: usize = 16;
 /// Before a failed step is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
@@ -265,9 +272,8 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
 
     fn serve(mut self, receive: &Receiver<Message>) -> Result<Vec<State>> {
         loop {
-            while let Some(step) = self.ready.pop_front() {
-                self.look_ahead()?;
-                self.prepare(step)?;
+            while !self.ready.is_empty() {
+                self.prepare_many()?;
             }
             self.look_ahead()?;
             if self.request.cancel.load(Ordering::Relaxed) {
@@ -432,8 +438,27 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
         Ok(())
     }
 
-    /// Builds the action of a step whose inputs are known, and takes it from the cache if it is there.
-    fn prepare(&mut self, step: usize) -> Result<()> {
+    /// Prepares the steps that are ready, for [`BURST`] at most.
+    fn prepare_many(&mut self) -> Result<()> {
+        let start = Instant::now();
+        // Until what is found or will be computed is noted, nobody may collect it.
+        let using = self.request.cache.using()?;
+        while !self.ready.is_empty() && start.elapsed() < BURST {
+            self.look_ahead()?;
+            let steps: Vec<usize> = self.ready.drain(..self.ready.len().min(TOGETHER)).collect();
+            let plan = |&step: &usize| plan(self.request, &self.finished, step);
+            let planned: Vec<Planned> =
+                if steps.len() < FEW { steps.iter().map(plan).collect() } else { steps.par_iter().map(plan).collect() };
+            self.notices(if let [step] = steps[..] { Some(step) } else { None });
+            for (step, planned) in steps.into_iter().zip(planned) {
+                self.prepare(step, planned, &using)?;
+            }
+        }
+        Ok(using.write()?)
+    }
+
+    /// Takes a step from the cache if its result is there, or queues it.
+    fn prepare(&mut self, step: usize, planned: Planned, using: &Using<'_>) -> Result<()> {
         if self.states[step].error.is_some() {
             // It was refused before its turn came.
             return Ok(());
@@ -441,13 +466,11 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
         let request = self.request;
         let spec = &request.program.steps[step];
         let info = steps::kind(&spec.kind);
-        // Until what is found or will be computed is noted, nobody may collect it.
-        let using = request.cache.using()?;
         if let Some(choice) = &spec.choice {
             match choice::choose(spec, choice, request.program, &self.finished) {
                 Ok((mut finished, warnings)) => {
                     let digest = finished.record.digest;
-                    using.keep(&digest)?;
+                    using.keep(&digest);
                     self.states[step].key = Some(digest);
                     self.states[step].action = Some(finished.record.key.clone());
                     self.states[step].warnings = warnings;
@@ -472,7 +495,7 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
             match described {
                 Ok((mut finished, warnings)) => {
                     let digest = finished.record.digest;
-                    using.keep(&digest)?;
+                    using.keep(&digest);
                     self.states[step].key = Some(digest);
                     self.states[step].action = Some(finished.record.key.clone());
                     self.states[step].warnings = warnings;
@@ -498,14 +521,16 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
             }
             return Ok(());
         }
-        let mut action = match self.action(step) {
-            Ok(action) => action,
-            Err(error) => {
-                self.fail(step, format!("{error:#}"), 0.0, !request.keep_going);
+        let (mut action, known) = match planned {
+            Planned::Action(action, known) => (*action, known?),
+            Planned::Impossible(error) => {
+                self.fail(step, error, 0.0, !request.keep_going);
                 return Ok(());
             }
+            // Handled above.
+            Planned::Look => return Ok(()),
         };
-        using.keep(&action.digest)?;
+        using.keep(&action.digest);
         self.states[step].key = Some(action.digest);
         self.states[step].action = Some(action.key.clone());
         if datasets::is_derived(action.info.name) {
@@ -530,7 +555,6 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
             }
             return Ok(());
         }
-        let known = if request.forced[step] { None } else { action::lookup(request.cache, &action.digest)? };
         let lacking =
             known.as_ref().map(|found| action::not_kept(&found.record, &self.taken[step])).unwrap_or_default();
         let known = if lacking.is_empty() { known } else { None };
@@ -578,14 +602,7 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
             let (taken, devices) = (self.taken[step].clone(), Vec::new());
             self.queued.push_back(Task { step, label, action, taken, force, need, resources, devices });
         }
-        for notice in request.cache.notices() {
-            (self.emit)(Event::Log {
-                step: Some(step),
-                label: Some(spec.label.clone()),
-                level: "warn".into(),
-                text: notice,
-            });
-        }
+        self.notices(Some(step));
         Ok(())
     }
 
@@ -606,6 +623,14 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
         };
         let same = |other: &usize| self.action(*other).is_ok_and(|action| action.digest == *digest);
         (0..steps.len()).filter(asks).filter(same).collect()
+    }
+
+    /// Says what the cache found wrong, of a step where it is known of which.
+    fn notices(&mut self, step: Option<usize>) {
+        let label = step.map(|step| self.request.program.steps[step].label.clone());
+        for text in self.request.cache.notices() {
+            (self.emit)(Event::Log { step, label: label.clone(), level: "warn".into(), text });
+        }
     }
 
     fn fail(&mut self, step: usize, error: String, wall_s: f64, stop: bool) {
@@ -676,6 +701,35 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
             metrics: self.finished[step].as_ref().map(|finished| finished.record.metrics.clone()).unwrap_or_default(),
             error: state.error.clone(),
         });
+    }
+}
+
+/// What is found out about a step before its turn, for many steps at once: nothing here depends on the run's state.
+enum Planned {
+    /// It describes files of the user's, which are looked at in its turn, or takes the best of others.
+    Look,
+    /// Its action, with its result where that is known and wanted.
+    Action(Box<Action>, Result<Option<Finished>>),
+    /// Its action cannot be built; why.
+    Impossible(String),
+}
+
+/// Builds the action of a step whose inputs are all in `finished`, and looks it up.
+fn plan(request: &Request<'_>, finished: &[Option<Finished>], step: usize) -> Planned {
+    let spec = &request.program.steps[step];
+    if spec.choice.is_some() || datasets::is_external(&spec.kind) {
+        return Planned::Look;
+    }
+    match action::action(spec, request.program, request.catalog, request.config, request.cache, finished) {
+        // Those are looked up where they are made.
+        Ok(action) if request.forced[step] || datasets::is_derived(action.info.name) => {
+            Planned::Action(Box::new(action), Ok(None))
+        }
+        Ok(action) => {
+            let known = action::lookup(request.cache, &action.digest);
+            Planned::Action(Box::new(action), known)
+        }
+        Err(error) => Planned::Impossible(format!("{error:#}")),
     }
 }
 

@@ -5,11 +5,13 @@ use crate::config::{Config, Flags};
 use crate::events::{Event, Status};
 use crate::listen::{Lines, Listener, Screen, file};
 use crate::run::{Request, State};
+use crate::unchanged::{self, Said};
 use crate::{catalog, devices, project, run as engine, runs, summary, tensorboard, text, worker};
 use anyhow::{Context as _, Result};
 use harness_cache::{Cache, Record};
 use harness_dsl::{Pick, Severity, render};
 use harness_protocol::{Executor, steps};
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -93,12 +95,6 @@ pub fn check(arguments: &cli::Check) -> Result<ExitCode> {
 /// `harness run`
 pub fn run(arguments: &cli::Run) -> Result<ExitCode> {
     let start = Instant::now();
-    let catalog = catalog::catalog();
-    let text = text::read(&arguments.file, &catalog, &arguments.params)?;
-    if !report(&text, false) {
-        return Ok(ExitCode::from(2));
-    }
-    let Some(program) = &text.checked.program else { return Ok(ExitCode::from(2)) };
     let folder = project::folder(&arguments.file);
     let flags = Flags {
         cache: arguments.cache.clone(),
@@ -106,7 +102,22 @@ pub fn run(arguments: &cli::Run) -> Result<ExitCode> {
         device: arguments.device.clone(),
         executor: arguments.executor,
     };
-    let config = Config::find(folder, &flags)?;
+    // What is wrong with it is said below, after what is wrong with the text.
+    let config = Config::find(folder, &flags);
+    let asked = config.as_ref().ok().and_then(|config| unchanged::asked(arguments, config));
+    if let (Some(asked), Ok(config)) = (&asked, &config)
+        && config.cache.is_dir()
+        && let Some(code) = repeat(arguments, &config.cache, asked, start)?
+    {
+        return Ok(code);
+    }
+    let catalog = catalog::catalog();
+    let text = text::read(&arguments.file, &catalog, &arguments.params)?;
+    if !report(&text, false) {
+        return Ok(ExitCode::from(2));
+    }
+    let Some(program) = &text.checked.program else { return Ok(ExitCode::from(2)) };
+    let config = config?;
     let wanted = text::select(program, &arguments.targets)?;
     let mut forced = vec![false; program.steps.len()];
     for step in text::matching(program, &arguments.force)? {
@@ -120,6 +131,12 @@ pub fn run(arguments: &cli::Run) -> Result<ExitCode> {
     }
     let slots = devices::slots(&config.device, config.jobs, config.threads)?;
     let cache = Cache::open(&config.cache).with_context(|| format!("the cache {}", config.cache.display()))?;
+    let home = cache.dir().join("summaries").join(stem(&arguments.file));
+    let recent = home.join("recent");
+    cache.load_recent(&recent);
+    if asked.is_some() {
+        cache.observe();
+    }
     let needs_worker = program
         .steps
         .iter()
@@ -145,18 +162,14 @@ pub fn run(arguments: &cli::Run) -> Result<ExitCode> {
             Err(error) => eprintln!("warning: {error:#}"),
         }
     }
-    let mut listeners: Vec<Box<dyn Listener>> = Vec::new();
-    listeners.push(Box::new(Screen::new(std::io::stderr().is_terminal() && !arguments.json, colour())));
-    if !arguments.dry_run {
-        listeners.extend(file(&dir.join("events.jsonl")).map(|lines| Box::new(lines) as Box<dyn Listener>));
-    }
-    if let Some(dir) = &arguments.tensorboard {
-        listeners.push(Box::new(tensorboard::Board::new(dir)));
-    }
-    if arguments.json {
-        listeners.push(Box::new(Lines::new(std::io::stdout())));
-    }
-    let mut emit = |event: Event| listeners.iter_mut().for_each(|listener| listener.event(&event));
+    let mut listeners = listeners(arguments, &dir);
+    let mut hearing = unchanged::Hearing::new();
+    let mut emit = |event: Event| {
+        if asked.is_some() {
+            hearing.event(&event);
+        }
+        listeners.iter_mut().for_each(|listener| listener.event(&event));
+    };
 
     let (cancel, hurry) = interrupts()?;
     let name = arguments.file.display().to_string();
@@ -196,7 +209,7 @@ pub fn run(arguments: &cli::Run) -> Result<ExitCode> {
     };
     let failed = count(Status::Failed);
     let claims = summary::verdicts(&request, &states);
-    let outcomes =
+    let outcomes: BTreeMap<String, String> =
         claims.iter().map(|(claim, verdict)| (claim.text.clone(), summary::outcome(verdict).to_string())).collect();
     let wall_s = start.elapsed().as_secs_f64();
     let run = harness_report::RunInfo {
@@ -211,17 +224,23 @@ pub fn run(arguments: &cli::Run) -> Result<ExitCode> {
     };
     let mut shown = None;
     if !arguments.dry_run {
-        let home = cache.dir().join("summaries").join(stem(&arguments.file));
         let standing = summary::standing(&request, &text, &states, &resolved);
         let render = || summary::build(&request, &text, &states, &claims, run);
         match summary::keep(&home, &standing, &dir, arguments.out.as_deref(), render) {
-            Ok(path) => shown = Some(path),
+            Ok(path) => shown = Some((path, standing)),
             Err(error) => {
                 emit(Event::Log { step: None, label: None, level: "warn".into(), text: format!("{error:#}") })
             }
         }
     }
     let undecided = claims.iter().any(|(_, verdict)| summary::outcome(verdict) != "holds");
+    let said = Said {
+        steps: count(Status::Cached),
+        claims: outcomes.clone(),
+        undecided,
+        standing: shown.as_ref().map(|(_, standing)| standing.clone()).unwrap_or_default(),
+        ..Said::default()
+    };
     emit(Event::RunFinished {
         run: id,
         executed: count(Status::Executed),
@@ -231,8 +250,14 @@ pub fn run(arguments: &cli::Run) -> Result<ExitCode> {
         wall_s: start.elapsed().as_secs_f64(),
         interrupted,
         claims: outcomes,
-        summary: shown.map(|path: PathBuf| path.display().to_string()),
+        summary: shown.map(|(path, _): (PathBuf, _)| path.display().to_string()),
     });
+    if let Some(asked) = &asked {
+        unchanged::keep(&home, said, asked, &text, &resolved, hearing, &cache);
+    }
+    if !arguments.dry_run {
+        cache.keep_recent(&recent);
+    }
     cache.flush();
     // The process ends here: taking thousands of steps apart one by one would cost more than looking them up.
     std::mem::forget((states, resolved, text));
@@ -242,6 +267,63 @@ pub fn run(arguments: &cli::Run) -> Result<ExitCode> {
         () if arguments.strict && undecided && !arguments.dry_run => 1,
         () => 0,
     }))
+}
+
+/// Who shows and keeps the events of a run with this folder.
+fn listeners(arguments: &cli::Run, dir: &Path) -> Vec<Box<dyn Listener>> {
+    let mut listeners: Vec<Box<dyn Listener>> = Vec::new();
+    listeners.push(Box::new(Screen::new(std::io::stderr().is_terminal() && !arguments.json, colour())));
+    if !arguments.dry_run {
+        listeners.extend(file(&dir.join("events.jsonl")).map(|lines| Box::new(lines) as Box<dyn Listener>));
+    }
+    if let Some(dir) = &arguments.tensorboard {
+        listeners.push(Box::new(tensorboard::Board::new(dir)));
+    }
+    if arguments.json {
+        listeners.push(Box::new(Lines::new(std::io::stdout())));
+    }
+    listeners
+}
+
+/// Says what the run before said, where nothing that decides it changed; none where that is not sure.
+fn repeat(arguments: &cli::Run, cache: &Path, asked: &str, start: Instant) -> Result<Option<ExitCode>> {
+    let cache = Cache::open(cache).with_context(|| format!("the cache {}", cache.display()))?;
+    let home = cache.dir().join("summaries").join(stem(&arguments.file));
+    // Nothing is collected between the look and the word.
+    let _using = cache.using()?;
+    let Some(said) = unchanged::recall(&home, asked, &cache) else { return Ok(None) };
+    let id = run_id();
+    let dir = cache.dir().join("runs").join(&id);
+    std::fs::create_dir_all(&dir).with_context(|| format!("{} cannot be created", dir.display()))?;
+    let kept = said.link(&home, &dir).and_then(|()| std::fs::copy(&arguments.file, dir.join("source.exp")));
+    if kept.is_err() {
+        // The long way makes what is missing.
+        let _ = std::fs::remove_dir_all(&dir);
+        return Ok(None);
+    }
+    let _ = runs::Asked::now(arguments).write(&dir);
+    let mut listeners = listeners(arguments, &dir);
+    let started = Event::RunStarted {
+        run: id.clone(),
+        file: arguments.file.display().to_string(),
+        steps: said.steps,
+        cache: cache.dir().display().to_string(),
+    };
+    listeners.iter_mut().for_each(|listener| listener.event(&started));
+    listeners.iter_mut().for_each(|listener| listener.known(&said.lines));
+    let finished = Event::RunFinished {
+        run: id,
+        executed: 0,
+        cached: said.steps,
+        failed: 0,
+        skipped: 0,
+        wall_s: start.elapsed().as_secs_f64(),
+        interrupted: false,
+        claims: said.claims,
+        summary: Some(home.join(summary::FILES[0]).display().to_string()),
+    };
+    listeners.iter_mut().for_each(|listener| listener.event(&finished));
+    Ok(Some(ExitCode::from(u8::from(arguments.strict && said.undecided))))
 }
 
 /// A number of a step: a metric, or a point of a curve.

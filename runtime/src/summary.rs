@@ -579,6 +579,14 @@ pub fn standing(request: &Request<'_>, text: &Text, states: &[State], resolved: 
     hasher.finish().to_string()
 }
 
+/// The two renderings.
+pub const FILES: [&str; 2] = ["summary.html", "summary.md"];
+
+/// The same file under another name, or a copy of it.
+pub fn link(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::hard_link(from, to).or_else(|_| std::fs::copy(from, to).map(|_| ()))
+}
+
 /// Keeps the page in `home`, rendered only where what stands there shows another standing, and puts it into the run's
 /// folder and, if named, into `out`; gives the place of the last one.
 ///
@@ -591,7 +599,6 @@ pub fn keep(
     out: Option<&Path>,
     render: impl FnOnce() -> page::Summary,
 ) -> Result<PathBuf> {
-    const FILES: [&str; 2] = ["summary.html", "summary.md"];
     let mark = home.join("standing");
     let there = std::fs::read_to_string(&mark).is_ok_and(|found| found == standing)
         && FILES.iter().all(|name| home.join(name).is_file());
@@ -602,10 +609,8 @@ pub fn keep(
     }
     let mut path = home.join(FILES[0]);
     for name in FILES {
-        let (from, to) = (home.join(name), run.join(name));
-        std::fs::hard_link(&from, &to)
-            .or_else(|_| std::fs::copy(&from, &to).map(|_| ()))
-            .with_context(|| format!("{} cannot be written", to.display()))?;
+        let to = run.join(name);
+        link(&home.join(name), &to).with_context(|| format!("{} cannot be written", to.display()))?;
     }
     if let Some(out) = out {
         std::fs::create_dir_all(out).with_context(|| format!("{} cannot be created", out.display()))?;

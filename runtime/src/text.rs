@@ -3,10 +3,12 @@
 use crate::catalog::expand_fields;
 use crate::implied;
 use anyhow::{Context as _, Result};
+use harness_cache::Digest;
 use harness_dsl::{Catalog, Checked, Diagnostic, Expression, Loaded, Loader, Overrides, Program, Severity, Step};
 use harness_protocol::steps::Pretrain;
 use harness_protocol::{StepKind, steps};
 use serde_json::{Map, Value, json};
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 /// Reads imports from the file system, relative to the importing file.
@@ -23,6 +25,19 @@ impl Loader for Files {
     }
 }
 
+/// [`Files`], with what was read taken down.
+#[derive(Default)]
+struct Recorded(RefCell<Vec<(PathBuf, Digest)>>);
+
+impl Loader for Recorded {
+    fn load(&self, from: Option<&str>, path: &str) -> Result<Loaded, String> {
+        let loaded = Files.load(from, path)?;
+        let base = from.map(Path::new).and_then(Path::parent).unwrap_or(Path::new(""));
+        self.0.borrow_mut().push((base.join(path), Digest::of_bytes(loaded.text.as_bytes())));
+        Ok(loaded)
+    }
+}
+
 /// A path as people want to see it: below the current folder relative to it.
 fn shown(path: &Path) -> String {
     let here = std::env::current_dir().and_then(|dir| dir.canonicalize()).unwrap_or_default();
@@ -35,6 +50,8 @@ pub struct Text {
     pub file: PathBuf,
     /// What it says.
     pub text: String,
+    /// The files it was read from, imports included, with the digests of what they said.
+    pub read: Vec<(PathBuf, Digest)>,
     /// What the checker found, with what the kinds themselves have to say.
     pub checked: Checked,
 }
@@ -46,9 +63,12 @@ pub struct Text {
 pub fn read(file: &Path, catalog: &Catalog, overrides: &Overrides) -> Result<Text> {
     let text = std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?;
     let name = file.canonicalize().map(|path| shown(&path)).unwrap_or_else(|_| file.display().to_string());
-    let mut checked = check(&name, &text, &Files, catalog, overrides);
+    let loader = Recorded::default();
+    let mut checked = check(&name, &text, &loader, catalog, overrides);
     checked.program = checked.program.map(implied::imply);
-    Ok(Text { file: file.to_path_buf(), text, checked })
+    let mut read = loader.0.into_inner();
+    read.push((file.to_path_buf(), Digest::of_bytes(text.as_bytes())));
+    Ok(Text { file: file.to_path_buf(), text, read, checked })
 }
 
 /// Checks a text, and asks every kind what it has to say against its steps.

@@ -2,6 +2,7 @@
 
 pub mod browser;
 pub mod slurm;
+pub mod sources;
 pub mod trial;
 
 use serde_json::Value;
