@@ -78,23 +78,32 @@ fn known_files() -> BTreeMap<String, String> {
 /// Versions of the libraries that the computing crates use directly.
 fn libraries() -> BTreeMap<String, String> {
     let lock = std::fs::read_to_string(root().join("Cargo.lock")).expect("Cargo.lock");
-    let mut locked: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    let mut name = "";
-    for line in lock.lines() {
-        if let Some(found) = line.strip_prefix("name = ") {
-            name = found.trim_matches('"');
-        } else if let Some(version) = line.strip_prefix("version = ") {
-            locked.entry(name).or_default().push(version.trim_matches('"'));
-        }
-    }
+    let packages: Vec<&str> = lock.split("[[package]]\n").skip(1).collect();
+    let field = |package: &str, name: &str| {
+        let start = format!("{name} = \"");
+        let line = package.lines().find_map(|line| line.strip_prefix(start.as_str()));
+        line.unwrap_or_default().trim_end_matches('"').to_string()
+    };
     let mut found = BTreeMap::new();
     for part in ["cache/digest", "runtime/datasets", "runtime/views", "runtime/worker"] {
         let text = std::fs::read_to_string(root().join(part).join("Cargo.toml")).expect("Cargo.toml");
-        let section = text.split("\n[dependencies]\n").nth(1).unwrap_or_default();
-        for line in section.lines().take_while(|line| !line.starts_with('[')) {
-            let name = line.split(['=', '.', ' ']).next().unwrap_or_default();
-            if let Some(versions) = locked.get(name).filter(|_| !name.is_empty() && !name.starts_with("harness-")) {
-                found.insert(name.to_string(), versions.join(" "));
+        let direct = text.split("\n[dependencies]\n").nth(1).unwrap_or_default();
+        let direct: Vec<&str> = direct
+            .lines()
+            .take_while(|line| !line.starts_with('['))
+            .map(|line| line.split(['=', '.', ' ']).next().unwrap_or_default())
+            .collect();
+        let name = field(&text, "name");
+        let package = packages.iter().find(|package| field(package, "name") == name).expect("it is locked");
+        // A library of which several versions are locked stands there with the one that is meant.
+        for line in package.lines().filter_map(|line| line.trim().strip_prefix('"')) {
+            let mut words = line.trim_end_matches(['"', ',']).split(' ');
+            let library = words.next().unwrap_or_default();
+            let locked = || packages.iter().find(|package| field(package, "name") == library);
+            let version =
+                words.next().map(str::to_string).or_else(|| locked().map(|package| field(package, "version")));
+            if let Some(version) = version.filter(|_| direct.contains(&library) && !library.starts_with("harness-")) {
+                found.insert(library.to_string(), version);
             }
         }
     }
