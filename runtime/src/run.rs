@@ -108,6 +108,10 @@ struct Computed {
 
 /// Syncs begin at most so often: what is ready meanwhile shares one, and nothing is shown later than people notice.
 const COMMIT_PAUSE: Duration = Duration::from_millis(50);
+/// A sync takes as long as the disk has to write for everybody on it: between two there is this many times as much time.
+const COMMIT_SHARE: u32 = 4;
+/// However slow the disk is, finished steps wait no longer for a sync to begin.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// Records of the last minute may be of a process that has not committed them yet.
 const FRESH_MS: u64 = 60_000;
 /// Collection waits no longer than this for a look at many steps.
@@ -175,19 +179,32 @@ fn places(request: &Request<'_>) -> Places {
     Places::new(&memories, request.config.slurm.jobs, request.config.memory)
 }
 
+/// What the committer is told.
+enum Commit {
+    /// A step's result is stored.
+    Stored(usize, Option<Lease>),
+    /// Nothing else goes on: waiting for more would only be waiting.
+    Now,
+}
+
 /// Syncs what finished steps left, many at a time, and then gives their leases back.
-fn committer(cache: &Cache, batches: &Receiver<(usize, Option<Lease>)>, send: &Sender<Message>) {
+fn committer(cache: &Cache, batches: &Receiver<Commit>, send: &Sender<Message>) {
+    let mut next = Instant::now();
     while let Ok(first) = batches.recv() {
+        let Commit::Stored(step, lease) = first else { continue };
+        let mut batch = vec![(step, lease)];
+        while let Ok(Commit::Stored(step, lease)) = batches.recv_timeout(next.saturating_duration_since(Instant::now()))
+        {
+            batch.push((step, lease));
+        }
         let start = Instant::now();
-        let mut batch = vec![first];
-        batch.extend(batches.try_iter());
         let result = cache.commit().map_err(|error| error.to_string());
         let steps = batch.iter().map(|(step, _)| *step).collect();
         drop(batch);
         if send.send(Message::Committed { batch: steps, result }).is_err() {
             break;
         }
-        std::thread::sleep(COMMIT_PAUSE.saturating_sub(start.elapsed()));
+        next = Instant::now() + (start.elapsed() * COMMIT_SHARE).clamp(COMMIT_PAUSE, LONGEST_PAUSE);
     }
 }
 
@@ -196,7 +213,7 @@ struct Dispatcher<'a, 'e> {
     slots: Vec<Sender<Work>>,
     cluster: Sender<(usize, Task)>,
     places: Places,
-    commits: Sender<(usize, Option<Lease>)>,
+    commits: Sender<Commit>,
     /// Keys of results that wait for their commit.
     uncommitted: BTreeSet<Digest>,
     /// Number of steps that do.
@@ -225,7 +242,7 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
         slots: Vec<Sender<Work>>,
         cluster: Sender<(usize, Task)>,
         places: Places,
-        commits: Sender<(usize, Option<Lease>)>,
+        commits: Sender<Commit>,
         emit: &'e mut dyn FnMut(Event),
     ) -> Self {
         let steps = &request.program.steps;
@@ -287,6 +304,10 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
             }
             if self.running == 0 && self.committing == 0 && self.ready.is_empty() {
                 break;
+            }
+            if self.running == 0 {
+                // The committer outlives this.
+                let _ = self.commits.send(Commit::Now);
             }
             match receive.recv_timeout(Duration::from_millis(100)) {
                 Ok(Message::Event(event)) => {
@@ -657,7 +678,7 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
         self.uncommitted.extend(self.states[step].key);
         self.committing += 1;
         // The committer outlives this: it ends when this sender goes.
-        let _ = self.commits.send((step, lease));
+        let _ = self.commits.send(Commit::Stored(step, lease));
     }
 
     fn settle(&mut self, step: usize, status: Status, finished: Option<Finished>, error: Option<String>, wall_s: f64) {

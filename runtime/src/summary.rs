@@ -21,6 +21,10 @@ use std::path::{Path, PathBuf};
 const MOST_PICTURE_BYTES: usize = 16 << 20;
 /// Larger manifests are not read for the names of their classes.
 const LARGEST_READ: u64 = 16 << 20;
+/// Texts up to this size are coloured and linked on the page.
+const LARGEST_COLOURED: usize = 256 << 10;
+/// Steps whose provenance one page shows: more would make it slow to open, and to make.
+const MOST_STEPS: usize = 2_000;
 /// Confusion matrices that one page shows.
 const MOST_CONFUSIONS: usize = 12;
 
@@ -97,6 +101,7 @@ pub fn build(
         claims: told(request, text, states, claims),
         figures: figures::figures(request, states, claims),
         galleries: galleries(request, states),
+        steps_left_out: request.wanted.iter().filter(|wanted| **wanted).count().saturating_sub(MOST_STEPS),
         steps: steps(request, states),
         costs: costs(request, states),
         warnings,
@@ -125,6 +130,9 @@ fn about(text: &str) -> String {
 
 /// The text in pieces: coloured by what they are, steps, tables, figures and claims linked to their results.
 fn source(request: &Request<'_>, text: &Text) -> Vec<page::Piece> {
+    if text.text.len() > LARGEST_COLOURED {
+        return vec![page::Piece { text: text.text.clone(), ..page::Piece::default() }];
+    }
     let program = request.program;
     // By first byte in the text itself; what an import declares is in another one.
     let mut links: BTreeMap<usize, (String, String)> = BTreeMap::new();
@@ -510,6 +518,11 @@ fn frames(caption: &str) -> usize {
 
 fn steps(request: &Request<'_>, states: &[State]) -> Vec<page::StepRow> {
     let rows = request.program.steps.iter().zip(states).filter(|(step, _)| request.wanted[step.id]);
+    // What failed is what people look for.
+    let (failed, others): (Vec<_>, Vec<_>) = rows.partition(|(_, state)| state.status == Status::Failed);
+    let mut rows: Vec<_> = failed.into_iter().chain(others).take(MOST_STEPS).collect();
+    rows.sort_by_key(|(step, _)| step.id);
+    let rows = rows.into_iter();
     rows.map(|(step, state)| {
         let record = state.finished.as_ref().map(|finished| &finished.record);
         let ran_on = record

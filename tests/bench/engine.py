@@ -43,7 +43,7 @@ class Harness:
     def make(self, folder, shape, n):
         steps = []
         out = "outputs = { out = { kind = file, path = \"out\" } }"
-        sed = "[\"sed\", \"-n\", \"s/word/&/w out\", \"{inputs.x}\"]"
+        sed = "[\"sed\", \"-n\", \"s/word/&d/w out\", \"{inputs.x}\"]"
         for i in range(n):
             if shape == "fan" or i == 0:
                 steps.append(f"command s{i} {{ run = {sed}, files = {{ x = \"in/{i}\" }}, {out} }}")
@@ -68,7 +68,7 @@ class Make:
         rules = ["all: out/last" if shape == "fan" else f"all: out/{n - 1}"]
         for i in range(n):
             source = f"in/{i}" if shape == "fan" or i == 0 else f"out/{i - 1}"
-            rules.append(f"out/{i}: {source}\n\tsed -n 's/word/&/w $@' $<")
+            rules.append(f"out/{i}: {source}\n\tsed -n 's/word/&d/w $@' $<")
         if shape == "fan":
             rules.append("out/last: " + " ".join(f"out/{i}" for i in range(n)) + "\n\tcat $^ > $@")
         write(folder / "Makefile", "\n".join(rules) + "\n")
@@ -92,7 +92,7 @@ class Dvc:
         lines = ["stages:"]
         for i in range(n):
             source = f"in/{i}" if shape == "fan" or i == 0 else f"out/{i - 1}"
-            lines += [f"  s{i}:", f"    cmd: sed -n 's/word/&/w out/{i}' {source}", f"    deps: [{source}]", f"    outs: [out/{i}]"]
+            lines += [f"  s{i}:", f"    cmd: sed -n 's/word/&d/w out/{i}' {source}", f"    deps: [{source}]", f"    outs: [out/{i}]"]
         if shape == "fan":
             all = ", ".join(f"out/{i}" for i in range(n))
             lines += ["  join:", "    cmd: cat out/[0-9]* > last", f"    deps: [{all}]", "    outs: [last]"]
@@ -119,11 +119,11 @@ class Snakemake:
     def make(self, folder, shape, n):
         rules = [f"rule all:\n    input: 'out/last'" if shape == "fan" else f"rule all:\n    input: 'out/{n - 1}'"]
         if shape == "fan":
-            rules.append("rule s:\n    input: 'in/{i}'\n    output: 'out/{i,[0-9]+}'\n    shell: \"sed -n 's/word/&/w {output}' {input}\"")
+            rules.append("rule s:\n    input: 'in/{i}'\n    output: 'out/{i,[0-9]+}'\n    shell: \"sed -n 's/word/&d/w {output}' {input}\"")
             rules.append(f"rule join:\n    input: expand('out/{{i}}', i=range({n}))\n    output: 'out/last'\n    shell: 'cat {{input}} > {{output}}'")
         else:
-            rules.append("rule first:\n    input: 'in/0'\n    output: 'out/0'\n    shell: \"sed -n 's/word/&/w {output}' {input}\"")
-            rules.append("rule s:\n    input: lambda w: f'out/{int(w.i) - 1}'\n    output: 'out/{i,[1-9][0-9]*}'\n    shell: \"sed -n 's/word/&/w {output}' {input}\"")
+            rules.append("rule first:\n    input: 'in/0'\n    output: 'out/0'\n    shell: \"sed -n 's/word/&d/w {output}' {input}\"")
+            rules.append("rule s:\n    input: lambda w: f'out/{int(w.i) - 1}'\n    output: 'out/{i,[1-9][0-9]*}'\n    shell: \"sed -n 's/word/&d/w {output}' {input}\"")
         write(folder / "Snakefile", "\n".join(rules) + "\n")
 
     def command(self, folder):
@@ -149,7 +149,7 @@ class Redun:
             folder / "flow.py",
             "import os, subprocess\nfrom redun import File, task\nredun_namespace = 'bench'\n\n"
             "@task()\ndef step(x, out):\n    os.makedirs('out', exist_ok=True)\n"
-            "    subprocess.run(['sed', '-n', f's/word/&/w {out}', x.path], check=True)\n    return File(out)\n\n"
+            "    subprocess.run(['sed', '-n', f's/word/&d/w {out}', x.path], check=True)\n    return File(out)\n\n"
             "@task()\ndef join(xs):\n    with open('out/last', 'w') as f:\n        f.writelines(x.read() for x in xs)\n    return File('out/last')\n\n"
             f"@task()\ndef main():\n    {body}\n",
         )

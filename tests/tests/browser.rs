@@ -158,6 +158,7 @@ fn rich() -> Summary {
             status: "failed".into(),
             ..StepRow::default()
         }],
+        steps_left_out: 0,
         warnings: vec![EVIL.into()],
         costs: Costs { seconds: 10.0, asked: 1, ..Costs::default() },
         ..Summary::default()

@@ -31,8 +31,10 @@ pub struct Summary {
     pub figures: Vec<Figure>,
     /// Pictures.
     pub galleries: Vec<Gallery>,
-    /// Every step.
+    /// The steps; of very many the first, and those that failed.
     pub steps: Vec<StepRow>,
+    /// How many more there are.
+    pub steps_left_out: usize,
     /// What computing all of it cost.
     pub costs: Costs,
     /// What a reader must know before trusting a number.

@@ -507,6 +507,7 @@ mod tests {
         Summary {
             title: evil.clone(),
             source_text: evil.clone(),
+            steps_left_out: 0,
             warnings: vec![evil.clone()],
             tables: vec![Table {
                 name: "t".into(),
