@@ -543,7 +543,10 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
             return Ok(());
         }
         let (mut action, known) = match planned {
-            Planned::Action(action, known) => (*action, known?),
+            Planned::Action(found) => {
+                let (action, known) = *found;
+                (action, known?)
+            }
             Planned::Impossible(error) => {
                 self.fail(step, error, 0.0, !request.keep_going);
                 return Ok(());
@@ -730,7 +733,7 @@ enum Planned {
     /// It describes files of the user's, which are looked at in its turn, or takes the best of others.
     Look,
     /// Its action, with its result where that is known and wanted.
-    Action(Box<Action>, Result<Option<Finished>>),
+    Action(Box<(Action, Result<Option<Finished>>)>),
     /// Its action cannot be built; why.
     Impossible(String),
 }
@@ -744,11 +747,11 @@ fn plan(request: &Request<'_>, finished: &[Option<Finished>], step: usize) -> Pl
     match action::action(spec, request.program, request.catalog, request.config, request.cache, finished) {
         // Those are looked up where they are made.
         Ok(action) if request.forced[step] || datasets::is_derived(action.info.name) => {
-            Planned::Action(Box::new(action), Ok(None))
+            Planned::Action(Box::new((action, Ok(None))))
         }
         Ok(action) => {
             let known = action::lookup(request.cache, &action.digest);
-            Planned::Action(Box::new(action), known)
+            Planned::Action(Box::new((action, known)))
         }
         Err(error) => Planned::Impossible(format!("{error:#}")),
     }
