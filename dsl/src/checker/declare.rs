@@ -145,7 +145,9 @@ impl Checker<'_> {
             let at = Span { source, start: 0, end: text.len() };
             let mut found = Vec::new();
             let parsed = parse_expression(&text, source, &mut found);
-            let over = match (parsed, &value.kind) {
+            // Words of a command line are texts where a text is wanted, whatever else has their name.
+            let bare = matches!(value.kind, ValueKind::Text(_)) && !text.trim_start().starts_with('"');
+            let over = match (parsed.filter(|_| !bare), &value.kind) {
                 (Some(expr), _) => self.evaluate(&expr, 0, &[]),
                 (None, ValueKind::Text(_)) => Value { kind: ValueKind::Text(text.clone()), span: at },
                 (None, _) => {

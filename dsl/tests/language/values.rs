@@ -137,6 +137,11 @@ fn params_take_values_from_outside() {
     let (_, step) = with(&[("epochs", "7 + 1"), ("lr", "1"), ("data", "image net"), ("seeds", "[4, 5, 6]")]);
     assert_eq!(step["extra"], json!([8, 1.0, 4, 3]));
     assert_eq!(step["run"], json!(["image net"]));
+    // A word is a text where a text is wanted, also one that the file gives another meaning.
+    for (said, meant) in [("base", "base"), ("\"base\"", "base"), ("5", "5")] {
+        let (_, step) = with(&[("data", said)]);
+        assert_eq!(step["run"], json!([meant]));
+    }
 
     for (name, value) in [("epochs", "ten"), ("epochs", "0.5"), ("epoch", "5"), ("lr", "[1]")] {
         let checked = check_with(text, &[], &[(name, value)]);
