@@ -77,16 +77,17 @@ pub fn build(
     let program = request.program;
     // What the text itself makes doubtful, such as a choice by test data, is said wherever its numbers are shown.
     let mut warnings: Vec<String> = text.checked.diagnostics.iter().map(said).collect();
+    // What is said of many members of a family is said once.
+    let mut of_steps: Vec<(&str, Vec<&harness_dsl::Step>)> = Vec::new();
     for (step, state) in program.steps.iter().zip(states) {
         for warning in &state.warnings {
-            // Datasets are named by what they warn of; of an evaluation it must be clear whose number it is.
-            let named = datasets::is_dataset(&step.kind) || warning.contains(&step.label);
-            let warning = if named { warning.clone() } else { format!("{}: {warning}", step.label) };
-            if !warnings.contains(&warning) {
-                warnings.push(warning);
+            match of_steps.iter_mut().find(|(said, _)| said == warning) {
+                Some((_, steps)) => steps.push(step),
+                None => of_steps.push((warning, vec![step])),
             }
         }
     }
+    warnings.extend(of_steps.into_iter().map(|(warning, steps)| whose(warning, &steps)));
     page::Summary {
         title: text.file.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned()),
         file: text.file.display().to_string(),
@@ -105,6 +106,20 @@ pub fn build(
         steps: steps(request, states),
         costs: costs(request, states),
         warnings,
+    }
+}
+
+/// A warning with the steps that it is about: of an evaluation it must be clear whose number it is; datasets are named by
+/// what they warn of.
+fn whose(warning: &str, steps: &[&harness_dsl::Step]) -> String {
+    let unnamed = |step: &&&harness_dsl::Step| !datasets::is_dataset(&step.kind) && !warning.contains(&step.label);
+    let steps: Vec<_> = steps.iter().filter(unnamed).collect();
+    let mut names: Vec<&str> = steps.iter().map(|step| step.name.as_str()).collect();
+    names.dedup();
+    match steps[..] {
+        [] => warning.into(),
+        [step] => format!("{}: {warning}", step.label),
+        _ => format!("{} ({} steps): {warning}", names.join(", "), steps.len()),
     }
 }
 
