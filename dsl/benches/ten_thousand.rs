@@ -4,6 +4,10 @@
 use harness_dsl::ide::{Names, Page};
 use harness_dsl::{Catalog, Field, Kind, Loaded, Loader, Metric, Output, Sources, Type, Variant, check, format};
 
+/// As in `harness` itself.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     divan::main();
 }

@@ -320,7 +320,7 @@ fn space(before: &Piece<'_>, piece: &Piece<'_>, earlier: Option<&Piece<'_>>) -> 
             !(member || (before.closes() && piece.adjacent))
         }
         // A kept epoch belongs to its step: `moco@50`.
-        (_, Token::Path { .. }) => !piece.adjacent,
+        (_, Token::Path(_)) => !piece.adjacent,
         _ => true,
     }
 }

@@ -6,11 +6,9 @@
 use crate::diagnostic::Diagnostic;
 use crate::source::Span;
 use crate::suggest::did_you_mean;
-use nom::branch::alt;
-use nom::bytes::complete::{tag, take_while, take_while1};
-use nom::character::complete::{anychar, char, digit1, one_of, satisfy};
+use nom::bytes::complete::{take_while, take_while1};
+use nom::character::complete::{anychar, char, digit1, one_of};
 use nom::combinator::{opt, peek, recognize, verify};
-use nom::multi::many0_count;
 use nom::sequence::{pair, preceded};
 use nom::{IResult, Parser};
 
@@ -29,13 +27,9 @@ pub enum Token {
     Size(i64),
     /// A text, escapes resolved.
     Text(String),
-    /// A place in a dataset root.
-    Path {
-        /// The root's name.
-        root: String,
-        /// The place in it; may be empty.
-        path: String,
-    },
+    /// A place in a dataset root: the root's name and the place in it, which may be empty. Boxed, since there are few of
+    /// them and many of the others.
+    Path(Box<(String, String)>),
     /// A bracket, an operator or a separator.
     Symbol(&'static str),
     /// Something already reported.
@@ -54,10 +48,6 @@ pub struct Lexeme {
     /// Whether a line began between the lexeme before and this one.
     pub first_on_line: bool,
 }
-
-/// Longest first, so that `..` is not read as two points.
-const SYMBOLS: [&str; 22] =
-    ["..", "==", "!=", "<=", ">=", "{", "}", "[", "]", "(", ")", ",", "=", "<", ">", "+", "-", "*", "/", ".", ";", ":"];
 
 /// Units of time with their seconds.
 const DURATIONS: [(&str, f64); 5] = [("ms", 0.001), ("s", 1.0), ("min", 60.0), ("h", 3600.0), ("d", 86_400.0)];
@@ -78,7 +68,8 @@ const SIZES: [(&str, f64); 10] = [
 
 /// Splits a text into lexemes; the last one is [`Token::End`].
 pub fn lex(text: &str, source: usize, diagnostics: &mut Vec<Diagnostic>) -> Vec<Lexeme> {
-    let mut lexemes = Vec::new();
+    // A lexeme for six bytes, white space and comments included, is what programs have.
+    let mut lexemes = Vec::with_capacity(text.len() / 6 + 1);
     let mut rest = text.strip_prefix('\u{feff}').unwrap_or(text);
     loop {
         let (after_blank, first_on_line) = blank(rest);
@@ -128,18 +119,72 @@ fn skip_character(text: &str) -> &str {
 
 /// Skips white space and comments; says whether a line ended among them.
 fn blank(text: &str) -> (&str, bool) {
-    let comment = recognize(pair(char('#'), take_while(|character| character != '\n')));
-    let space = take_while1(char::is_whitespace);
-    let skipped: IResult<&str, &str> = recognize(many0_count(alt((space, comment)))).parse(text);
-    match skipped {
-        Ok((rest, skipped)) => (rest, skipped.contains('\n')),
-        Err(_) => (text, false),
+    let bytes = text.as_bytes();
+    let (mut at, mut ended) = (0, false);
+    while let Some(&byte) = bytes.get(at) {
+        match byte {
+            b'\n' => {
+                ended = true;
+                at += 1;
+            }
+            b' ' | b'\t' | b'\r' | 0x0b | 0x0c => at += 1,
+            // The line's end is not the comment's.
+            b'#' => at += bytes[at..].iter().position(|&byte| byte == b'\n').unwrap_or(bytes.len() - at),
+            0x80.. => match text[at..].chars().next().filter(|next| next.is_whitespace()) {
+                Some(space) => at += space.len_utf8(),
+                None => break,
+            },
+            _ => break,
+        }
+    }
+    (&text[at..], ended)
+}
+
+/// The bytes of the name that a text begins with; 0 if it begins with none.
+fn name_length(text: &str) -> usize {
+    match text.as_bytes() {
+        [first, rest @ ..] if first.is_ascii_alphabetic() || *first == b'_' => {
+            1 + rest.iter().take_while(|next| next.is_ascii_alphanumeric() || **next == b'_').count()
+        }
+        _ => 0,
     }
 }
 
+/// The sign that a text begins with, the longest first.
+fn symbol(text: &str) -> Option<&'static str> {
+    let bytes = text.as_bytes();
+    let equals = bytes.get(1) == Some(&b'=');
+    Some(match bytes.first()? {
+        b'.' if bytes.get(1) == Some(&b'.') => "..",
+        b'=' if equals => "==",
+        b'!' if equals => "!=",
+        b'<' if equals => "<=",
+        b'>' if equals => ">=",
+        b'{' => "{",
+        b'}' => "}",
+        b'[' => "[",
+        b']' => "]",
+        b'(' => "(",
+        b')' => ")",
+        b',' => ",",
+        b'=' => "=",
+        b'<' => "<",
+        b'>' => ">",
+        b'+' => "+",
+        b'-' => "-",
+        b'*' => "*",
+        b'/' => "/",
+        b'.' => ".",
+        b';' => ";",
+        b':' => ":",
+        _ => return None,
+    })
+}
+
 fn token<'a>(text: &'a str, problems: &mut Problems) -> (&'a str, Token) {
-    if let Ok((rest, name)) = name(text) {
-        return (rest, Token::Name(name.to_owned()));
+    let letters = name_length(text);
+    if letters > 0 {
+        return (&text[letters..], Token::Name(text[..letters].to_owned()));
     }
     if text.starts_with(|first: char| first.is_ascii_digit()) {
         return number(text, problems);
@@ -151,21 +196,19 @@ fn token<'a>(text: &'a str, problems: &mut Problems) -> (&'a str, Token) {
     if text.starts_with('@') {
         return path(text, problems);
     }
-    for symbol in SYMBOLS {
-        let found: IResult<&str, &str> = tag(symbol)(text);
-        if let Ok((rest, _)) = found {
-            if symbol == "." && rest.starts_with(|next: char| next.is_ascii_digit()) {
-                // `.5`, unless it follows a name or a bracket, where it would be no better.
-                let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-                let written = &rest[..digits];
-                problems
-                    .whole("E0004", 1 + digits, "a number needs digits on both sides of its point")
-                    .help
-                    .push(format!("write `0.{written}`"));
-                return (&rest[digits..], Token::Bad);
-            }
-            return (rest, Token::Symbol(symbol));
+    if let Some(symbol) = symbol(text) {
+        let rest = &text[symbol.len()..];
+        if symbol == "." && rest.starts_with(|next: char| next.is_ascii_digit()) {
+            // `.5`, unless it follows a name or a bracket, where it would be no better.
+            let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+            let written = &rest[..digits];
+            problems
+                .whole("E0004", 1 + digits, "a number needs digits on both sides of its point")
+                .help
+                .push(format!("write `0.{written}`"));
+            return (&rest[digits..], Token::Bad);
         }
+        return (rest, Token::Symbol(symbol));
     }
     // A text in single quotes is one mistake.
     let single: IResult<&str, &str> =
@@ -207,14 +250,6 @@ fn token<'a>(text: &'a str, problems: &mut Problems) -> (&'a str, Token) {
     (rest, Token::Bad)
 }
 
-fn name(text: &str) -> IResult<&str, &str> {
-    recognize(pair(
-        satisfy(|first| first.is_ascii_alphabetic() || first == '_'),
-        take_while(|next: char| next.is_ascii_alphanumeric() || next == '_'),
-    ))
-    .parse(text)
-}
-
 /// `65_536`: a digit, then digits and underscores.
 fn digits(text: &str) -> IResult<&str, &str> {
     recognize(pair(digit1, take_while(|next: char| next.is_ascii_digit() || next == '_'))).parse(text)
@@ -231,6 +266,29 @@ fn exponent(text: &str) -> IResult<&str, &str> {
 
 /// Digits with what may follow: a fraction, an exponent, `%` or a unit.
 fn number<'a>(text: &'a str, problems: &mut Problems) -> (&'a str, Token) {
+    // Most numbers are digits with a point among them at most, and nothing behind.
+    let bytes = text.as_bytes();
+    let run = |from: usize| from + bytes[from..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let ends = |at: usize| {
+        let behind = bytes.get(at).copied().unwrap_or(b' ');
+        !matches!(behind, b'.' | b'%' | b'_') && !behind.is_ascii_alphanumeric()
+    };
+    let whole = run(0);
+    if ends(whole)
+        && let Ok(value) = text[..whole].parse()
+    {
+        return (&text[whole..], Token::Int(value));
+    }
+    if bytes.get(whole) == Some(&b'.') {
+        let all = run(whole + 1);
+        if all > whole + 1
+            && ends(all)
+            && let Ok(value) = text[..all].parse::<f64>()
+            && value.is_finite()
+        {
+            return (&text[all..], Token::Float(value));
+        }
+    }
     let parts: IResult<&str, (&str, Option<&str>, Option<&str>)> = (digits, opt(fraction), opt(exponent)).parse(text);
     let Ok((rest, (whole, fraction, exponent))) = parts else {
         return (skip_character(text), Token::Bad);
@@ -257,8 +315,9 @@ fn number<'a>(text: &'a str, problems: &mut Problems) -> (&'a str, Token) {
         let value = format!("{mantissa}e{}", shift.saturating_sub(2)).parse().unwrap_or(f64::INFINITY);
         return (rest, finite(value, length + 1, problems));
     }
-    let unit: IResult<&str, &str> = name(rest);
-    if let Ok((after, unit)) = unit {
+    let letters = name_length(rest);
+    if letters > 0 {
+        let (unit, after) = rest.split_at(letters);
         let value: f64 = format!("{mantissa}{}", exponent.unwrap_or("")).parse().unwrap_or(f64::INFINITY);
         let length = length + unit.len();
         if let Some((_, seconds)) = DURATIONS.iter().find(|(known, _)| *known == unit) {
@@ -401,5 +460,5 @@ fn path<'a>(text: &'a str, problems: &mut Problems) -> (&'a str, Token) {
         problems.whole("E0005", length, format!("this path leaves its root `{root}`"));
         return (rest, Token::Bad);
     }
-    (rest, Token::Path { root: root.to_owned(), path: path.to_owned() })
+    (rest, Token::Path(Box::new((root.to_owned(), path.to_owned()))))
 }

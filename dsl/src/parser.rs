@@ -143,7 +143,7 @@ impl Parser {
             Token::Duration(_) => "a duration".to_owned(),
             Token::Size(_) => "a size".to_owned(),
             Token::Text(_) => "a text".to_owned(),
-            Token::Path { .. } => "a path".to_owned(),
+            Token::Path(_) => "a path".to_owned(),
             Token::Symbol(symbol) => format!("`{symbol}`"),
             Token::Bad => "this".to_owned(),
             Token::End => "the end of the text".to_owned(),
@@ -751,7 +751,8 @@ impl Parser {
                     parts.push(Postfix::Call(arguments, open.to(end)));
                 }
                 // `name@50`: the checkpoint of an epoch, which reads like a path with a number for a root.
-                Token::Path { root, path } if self.span().start == end.end => {
+                Token::Path(place) if self.span().start == end.end => {
+                    let (root, path) = place.as_ref();
                     let (text, span) = (format!("@{root}"), self.span());
                     if !path.is_empty() || root.is_empty() || !root.bytes().all(|b| b.is_ascii_digit()) {
                         let diagnostic = Diagnostic::error("E0013", span, "behind a step, `@` is followed by an epoch")
@@ -836,7 +837,10 @@ impl Parser {
             Token::Duration(seconds) => ExprKind::Duration(seconds),
             Token::Size(bytes) => ExprKind::Size(bytes),
             Token::Text(text) => ExprKind::Text(text),
-            Token::Path { root, path } => ExprKind::Path { root, path },
+            Token::Path(place) => {
+                let (root, path) = *place;
+                ExprKind::Path { root, path }
+            }
             Token::Bad => ExprKind::Wrong,
             Token::Name(name) => match name.as_str() {
                 "true" => ExprKind::Bool(true),

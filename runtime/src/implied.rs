@@ -8,15 +8,16 @@ use harness_dsl::{Program, Step};
 use harness_protocol::StepKind;
 use harness_protocol::steps::{Embed, Knn, LinearProbe, LinearSvm};
 use serde_json::{Map, Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 
 /// Adds the steps that the program's evaluations imply.
 pub fn imply(program: Program) -> Program {
     let mut steps: Vec<Step> = Vec::with_capacity(program.steps.len());
     let mut place = Vec::with_capacity(program.steps.len());
-    let mut known = BTreeMap::new();
-    for step in &program.steps {
-        let mut step = step.clone();
+    let mut known = HashMap::new();
+    let mut labels: HashMap<String, usize> = HashMap::new();
+    let mut program = program;
+    for mut step in std::mem::take(&mut program.steps) {
         step.params.values_mut().for_each(|value| moved(value, &place));
         if let Some(layer) = embedded(&step)
             && let Some(encoder) = step.params.remove("encoder")
@@ -37,7 +38,8 @@ pub fn imply(program: Program) -> Program {
                 params.extend(resources.map(|resources| (harness_executors::FIELD.into(), resources.clone())));
                 let id = *known.or_insert_with(|| {
                     let id = steps.len();
-                    steps.push(embed(id, params, &step, split, &steps));
+                    let embedding = embed(id, params, &step, split, &steps, &mut labels);
+                    steps.push(embedding);
                     id
                 });
                 vectors.insert(split.into(), json!({ "$ref": { "step": id, "output": "features" } }));
@@ -70,8 +72,15 @@ fn embedded(step: &Step) -> Option<Option<Value>> {
     }
 }
 
-/// The step that embeds a split for `user`.
-fn embed(id: usize, params: Map<String, Value>, user: &Step, split: &str, steps: &[Step]) -> Step {
+/// The step that embeds a split for `user`. `labels` counts how often each label was wanted.
+fn embed(
+    id: usize,
+    params: Map<String, Value>,
+    user: &Step,
+    split: &str,
+    steps: &[Step],
+    labels: &mut HashMap<String, usize>,
+) -> Step {
     let name = |value: Option<&Value>| {
         let reference = value.and_then(|value| value.get("$ref"));
         let step = reference.and_then(|reference| reference["step"].as_u64()).and_then(|at| steps.get(at as usize));
@@ -85,9 +94,10 @@ fn embed(id: usize, params: Map<String, Value>, user: &Step, split: &str, steps:
     let layer = params.get("layer").and_then(Value::as_str).map(|layer| format!(", {layer}")).unwrap_or_default();
     let mut label = format!("features({}, {}{layer})", name(params.get("encoder")), name(params.get("data")));
     // The same pictures under another transform.
-    let same = steps.iter().filter(|step| step.implied && step.label.starts_with(label.trim_end_matches(')'))).count();
-    if same > 0 {
-        label = format!("{}, {})", label.trim_end_matches(')'), same + 1);
+    let same = labels.entry(label.clone()).or_default();
+    *same += 1;
+    if *same > 1 {
+        label = format!("{}, {same})", label.trim_end_matches(')'));
     }
     let spans = ["encoder", split, "transform"].into_iter().filter_map(|field| {
         let name = if field == split { "data" } else { field };

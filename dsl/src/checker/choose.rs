@@ -163,7 +163,7 @@ impl Checker<'_> {
             return None;
         }
         let mut labels: BTreeMap<&str, std::collections::BTreeSet<&str>> = BTreeMap::new();
-        for b in found.iter().flat_map(|m| &self.members[*m].bindings) {
+        for b in found.iter().flat_map(|m| self.members[*m].bindings.iter()) {
             labels.entry(&b.axis).or_default().insert(&b.label);
         }
         let varies = |axis: &str| labels.get(axis).is_some_and(|labels| labels.len() > 1);

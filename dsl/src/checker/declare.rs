@@ -11,6 +11,7 @@ use crate::source::Span;
 use crate::suggest::{did_you_mean, nearest_or_all};
 use crate::syntax::Item;
 use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 
 /// Files of one program.
 const MOST_FILES: usize = 1000;
@@ -261,7 +262,7 @@ impl Checker<'_> {
                         continue;
                     }
                     let family = self.families.len();
-                    self.families.push(Family { syntax, scope, members: Vec::new() });
+                    self.families.push(Family { syntax: Rc::new(syntax), scope, members: Vec::new() });
                     self.names.insert(name, family);
                     nodes.push(Node::Family(family));
                 }
@@ -324,6 +325,7 @@ impl Checker<'_> {
 
     /// Makes the members of every family.
     pub(super) fn expand(&mut self, nodes: &[Node], bindings: &[Binding]) {
+        let here: Rc<[Binding]> = bindings.into();
         for node in nodes {
             match node {
                 Node::Family(family) => {
@@ -336,7 +338,7 @@ impl Checker<'_> {
                         return;
                     }
                     self.families[*family].members.push(self.members.len());
-                    self.members.push(Member { family: *family, bindings: bindings.to_vec(), raw: None });
+                    self.members.push(Member { family: *family, bindings: here.clone(), raw: None });
                 }
                 Node::Block { scope, nodes, .. } => {
                     if bindings.is_empty() && self.too_large(node) {
@@ -420,7 +422,7 @@ impl Checker<'_> {
         let mut places: Vec<Vec<Vec<Binding>>> = self
             .families
             .iter()
-            .map(|family| family.members.iter().map(|&member| self.members[member].bindings.clone()).collect())
+            .map(|family| family.members.iter().map(|&member| self.members[member].bindings.to_vec()).collect())
             .collect();
         let mut done = vec![false; self.families.len()];
         for family in 0..self.families.len() {
@@ -469,7 +471,11 @@ impl Checker<'_> {
                 self.members.push(member);
             } else if !placed[family] {
                 let from = self.members.len();
-                self.members.extend(places[family].drain(..).map(|bindings| Member { family, bindings, raw: None }));
+                self.members.extend(places[family].drain(..).map(|bindings| Member {
+                    family,
+                    bindings: bindings.into(),
+                    raw: None,
+                }));
                 self.families[family].members = (from..self.members.len()).collect();
             }
             placed[family] = true;

@@ -23,7 +23,9 @@ use crate::source::{Sources, Span};
 use crate::suggest::{did_you_mean, nearest_or_all};
 use crate::syntax::{Definition, Expr, FieldSyntax, Item, StepSyntax};
 use crate::{Checked, Loader, Overrides};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use rustc_hash::{FxHashMap, FxHashSet};
+use std::collections::BTreeMap;
+use std::rc::Rc;
 use value::{FamilyRef, Record, Value, ValueKind, merge_record, set};
 
 /// Names looked up, values evaluated: beyond this a text is not a program any more.
@@ -49,7 +51,7 @@ struct Scope {
 
 /// A step as declared.
 struct Family {
-    syntax: StepSyntax,
+    syntax: Rc<StepSyntax>,
     scope: usize,
     members: Vec<usize>,
 }
@@ -68,8 +70,18 @@ struct Binding {
 /// One step of a family.
 struct Member {
     family: usize,
-    bindings: Vec<Binding>,
-    raw: Option<Record>,
+    bindings: Rc<[Binding]>,
+    raw: Option<Rc<Record>>,
+}
+
+/// Where the members of a family lie, so that one among thousands is found without looking at each.
+struct Places {
+    /// The family's members when this was written down: their number, and the first one.
+    of: (usize, Option<usize>),
+    /// The axes that all members lie along; none where they differ in that.
+    axes: Option<Vec<String>>,
+    /// By axis and label the members there, ascending.
+    at: FxHashMap<String, FxHashMap<String, Vec<usize>>>,
 }
 
 /// What lies in a scope, in order.
@@ -91,10 +103,12 @@ struct Checker<'a> {
     families: Vec<Family>,
     names: BTreeMap<String, usize>,
     members: Vec<Member>,
+    /// By family, once it is asked for.
+    places: FxHashMap<usize, Places>,
     /// What `best` has to choose; each is a step behind the members.
     choices: Vec<choose::Chosen>,
     /// Where a field's name is, by where its value is.
-    field_names: HashMap<(Span, String), Span>,
+    field_names: FxHashMap<(Span, String), Span>,
     work: usize,
     depth: usize,
     nesting: usize,
@@ -103,16 +117,16 @@ struct Checker<'a> {
     open_params: Vec<String>,
     /// The `let`s that are being evaluated, by where they are, and those that are known to be circular.
     open_lets: Vec<(Span, String)>,
-    circular: HashSet<Span>,
+    circular: FxHashSet<Span>,
     overrides: Overrides,
     /// Every axis: whether it is one to average over, and where it is first.
     axes: BTreeMap<String, (bool, Span)>,
     /// Members whose base is wrong, which was said: what they lack is not their fault.
-    orphans: HashSet<usize>,
+    orphans: FxHashSet<usize>,
     /// Where the value of a name was written, by where the name stands.
-    origins: HashMap<Span, (Span, String)>,
+    origins: FxHashMap<Span, (Span, String)>,
     /// Params that something uses, by where they are.
-    used: HashSet<Span>,
+    used: FxHashSet<Span>,
     /// The numbers that tables, figures and claims show.
     reported: Vec<sound::Reported>,
 }
@@ -129,20 +143,21 @@ pub fn check(name: &str, text: &str, loader: &dyn Loader, catalog: &Catalog, ove
         families: Vec::new(),
         names: BTreeMap::new(),
         members: Vec::new(),
+        places: FxHashMap::default(),
         choices: Vec::new(),
-        field_names: HashMap::new(),
+        field_names: FxHashMap::default(),
         work: 0,
         depth: 0,
         nesting: 0,
         pending: BTreeMap::new(),
         open_params: Vec::new(),
         open_lets: Vec::new(),
-        circular: HashSet::new(),
+        circular: FxHashSet::default(),
         overrides: overrides.clone(),
         axes: BTreeMap::new(),
-        orphans: HashSet::new(),
-        origins: HashMap::new(),
-        used: HashSet::new(),
+        orphans: FxHashSet::default(),
+        origins: FxHashMap::default(),
+        used: FxHashSet::default(),
         reported: Vec::new(),
     };
     let items = checker.read(name, text, loader);
@@ -151,6 +166,7 @@ pub fn check(name: &str, text: &str, loader: &dyn Loader, catalog: &Catalog, ove
     checker.lets();
     checker.expand(&nodes, &[]);
     checker.spread();
+    checker.places.clear();
     checker.childless();
     let steps = checker.steps();
     let mut program = Program { params: checker.param_values(), steps, ..Program::default() };
@@ -165,7 +181,7 @@ pub fn check(name: &str, text: &str, loader: &dyn Loader, catalog: &Catalog, ove
     }
     let mut diagnostics = std::mem::take(&mut checker.diagnostics);
     // One mistake in a family's text is found once for each member.
-    let mut seen = HashSet::new();
+    let mut seen = FxHashSet::default();
     diagnostics.retain(|d| seen.insert((d.span, d.code, d.message.clone())));
     diagnostics.sort_by_key(|d| (d.span.source, d.span.start, d.span.end));
     diagnostics.iter_mut().for_each(|d| d.locate(&checker.sources));
@@ -239,7 +255,7 @@ impl Checker<'_> {
     }
 
     /// The raw fields of a member: those of its base, and its own over them.
-    fn raw(&mut self, member: usize) -> Record {
+    fn raw(&mut self, member: usize) -> Rc<Record> {
         if let Some(raw) = &self.members[member].raw {
             return raw.clone();
         }
@@ -275,7 +291,7 @@ impl Checker<'_> {
                     let reference = FamilyRef { index: index.unwrap_or_default(), ..whole };
                     if let Some(base_member) = self.one(&reference, &bindings, base.span) {
                         self.depth += 1;
-                        record = self.raw(base_member);
+                        record = self.raw(base_member).as_ref().clone();
                         self.depth -= 1;
                         let weight = record.iter().map(|(_, value)| value.weight()).sum();
                         self.spend(weight, base.span);
@@ -297,6 +313,7 @@ impl Checker<'_> {
         for (path, value) in own {
             set(&mut record, &path, value);
         }
+        let record = Rc::new(record);
         self.members[member].raw = Some(record.clone());
         record
     }
@@ -331,7 +348,7 @@ impl Checker<'_> {
     fn record_value(&mut self, fields: &[FieldSyntax], scope: usize, bindings: &[Binding]) -> Record {
         let mut record = Record::new();
         // A step may join thousands: what is new is not looked for among them.
-        let mut known = HashSet::new();
+        let mut known = FxHashSet::default();
         for (path, value) in self.record(fields, scope, bindings) {
             let new = known.insert(path[0].clone());
             if new && path.len() == 1 {
@@ -385,11 +402,17 @@ impl Checker<'_> {
     /// The members that fit a reference's index and, where nothing is indexed, the bindings.
     fn select(&mut self, reference: &FamilyRef, bindings: &[Binding], span: Span) -> Option<Vec<usize>> {
         let family = reference.family;
-        let mut found = self.families[family].members.clone();
+        let members = self.families[family].members.len();
         // Without members its axis is wrong, which has been reported.
-        if found.is_empty() || !self.spend(found.len() / 64, span) {
+        if members == 0 || !self.spend(members / 64, span) {
             return None;
         }
+        if reference.index.is_empty()
+            && let Some(found) = self.lined_up(family, bindings)
+        {
+            return Some(found);
+        }
+        let mut found = self.families[family].members.clone();
         let axes: Vec<String> = found
             .first()
             .map(|m| self.members[*m].bindings.iter().map(|b| b.axis.clone()).collect())
@@ -467,6 +490,48 @@ impl Checker<'_> {
             });
         }
         Some(found)
+    }
+
+    /// The members that lie where the bindings are, on the axes that they share; none where the family has to be looked
+    /// through.
+    fn lined_up(&mut self, family: usize, bindings: &[Binding]) -> Option<Vec<usize>> {
+        let members = &self.families[family].members;
+        let of = (members.len(), members.first().copied());
+        if self.places.get(&family).is_none_or(|places| places.of != of) {
+            let axes = |member: &usize| self.members[*member].bindings.iter().map(|b| b.axis.as_str());
+            let first: Vec<String> = members.first().map(axes)?.map(str::to_owned).collect();
+            let same = members.iter().all(|member| axes(member).eq(first.iter().map(String::as_str)));
+            let mut at: FxHashMap<String, FxHashMap<String, Vec<usize>>> = FxHashMap::default();
+            for &member in members.iter().filter(|_| same) {
+                for binding in self.members[member].bindings.iter() {
+                    let labels = match at.get_mut(&binding.axis) {
+                        Some(labels) => labels,
+                        None => at.entry(binding.axis.clone()).or_default(),
+                    };
+                    match labels.get_mut(&binding.label) {
+                        Some(there) => there.push(member),
+                        None => drop(labels.insert(binding.label.clone(), vec![member])),
+                    }
+                }
+            }
+            self.places.insert(family, Places { of, axes: same.then_some(first), at });
+        }
+        let places = self.places.get(&family)?;
+        let axes = places.axes.as_ref()?;
+        let shared: Vec<&Binding> = bindings.iter().filter(|b| axes.contains(&b.axis)).collect();
+        let mut fewest: &[usize] = &self.families[family].members;
+        for binding in &shared {
+            let there = places.at.get(&binding.axis).and_then(|labels| labels.get(&binding.label));
+            let there = there.map(Vec::as_slice).unwrap_or_default();
+            if there.len() < fewest.len() {
+                fewest = there;
+            }
+        }
+        let fits = |member: &&usize| {
+            let lies = &self.members[**member].bindings;
+            shared.iter().all(|b| lies.iter().any(|own| own.axis == b.axis && own.label == b.label))
+        };
+        Some(fewest.iter().filter(fits).copied().collect())
     }
 
     /// The member and output that an input field takes.
@@ -690,8 +755,8 @@ impl Checker<'_> {
                 label: self.label(id),
                 kind: syntax.kind.text.clone(),
                 axes: bindings
-                    .into_iter()
-                    .map(|b| Axis { name: b.axis, value: b.label, replicate: b.replicate })
+                    .iter()
+                    .map(|b| Axis { name: b.axis.clone(), value: b.label.clone(), replicate: b.replicate })
                     .collect(),
                 params,
                 inputs: out.inputs,

@@ -116,7 +116,7 @@ impl Checker<'_> {
         let mut known = std::collections::HashSet::new();
         for (measured, _) in &columns {
             for member in &self.families[measured.reference.family].members {
-                for b in &self.members[*member].bindings {
+                for b in self.members[*member].bindings.iter() {
                     if b.axis == axis && known.insert(b.label.clone()) {
                         labels.push(b.label.clone());
                     }

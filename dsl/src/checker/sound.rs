@@ -48,6 +48,11 @@ impl Checker<'_> {
 
     /// Families whose replicates are all the same, since nothing in them is random.
     fn same_replicates(&mut self, nodes: &[Node], program: &Program) {
+        let mut blocks = Vec::new();
+        replicated(nodes, None, &mut blocks);
+        if blocks.is_empty() {
+            return;
+        }
         // The first step that is the same as each, whatever is called what.
         let mut same: Vec<usize> = Vec::with_capacity(program.steps.len());
         let mut known: HashMap<String, usize> = HashMap::new();
@@ -58,8 +63,6 @@ impl Checker<'_> {
             let text = format!("{} {choice} {params}", step.kind);
             same.push(*known.entry(text).or_insert(step.id));
         }
-        let mut blocks = Vec::new();
-        replicated(nodes, None, &mut blocks);
         let mut members: BTreeMap<&str, Vec<&Step>> = BTreeMap::new();
         for step in program.steps.iter().filter(|step| !step.implied) {
             members.entry(&step.name).or_default().push(step);
@@ -136,7 +139,11 @@ impl Checker<'_> {
                     continue;
                 }
                 let mut splits = BTreeSet::new();
-                self.splits(&without_given(value), program, &mut splits);
+                if holds_given(value) {
+                    self.splits(&without_given(value), program, &mut splits);
+                } else {
+                    self.splits(value, program, &mut splits);
+                }
                 from.extend(splits.into_iter().map(|split| (split, (step.id, name.clone()))));
                 for (input, _) in references(value) {
                     if let Some(before) = learned.get(input) {
@@ -267,13 +274,26 @@ fn references(value: &Json) -> Vec<(usize, String)> {
     found
 }
 
+/// Whether there is something in a value that [`without_given`] leaves out.
+fn holds_given(value: &Json) -> bool {
+    match value {
+        Json::Object(map) => map.iter().any(|(name, inner)| is_given(name) || holds_given(inner)),
+        Json::Array(items) => items.iter().any(holds_given),
+        _ => false,
+    }
+}
+
+fn is_given(name: &str) -> bool {
+    matches!(name, "test" | "masks")
+}
+
 /// A value without what is given along with the test pictures, such as `test` of `regions = saliency { … }`: nothing is
 /// learned from that.
 fn without_given(value: &Json) -> Json {
     match value {
         Json::Object(map) => map
             .iter()
-            .filter(|(name, _)| !matches!(name.as_str(), "test" | "masks"))
+            .filter(|(name, _)| !is_given(name))
             .map(|(name, inner)| (name.clone(), without_given(inner)))
             .collect(),
         Json::Array(items) => items.iter().map(without_given).collect(),

@@ -4,7 +4,7 @@ use super::Page;
 use crate::lexer::{Lexeme, Token, lex};
 use crate::parser::{DECLARATIONS, RESERVED};
 use crate::source::{Sources, Span};
-use std::collections::{HashMap, HashSet};
+use rustc_hash::{FxHashMap, FxHashSet};
 
 /// What a declaration declares.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,9 +55,9 @@ pub struct Declaration {
 pub struct Names {
     declarations: Vec<Declaration>,
     /// Declarations by name.
-    known: HashMap<String, Vec<usize>>,
+    known: FxHashMap<String, Vec<usize>>,
     /// Names that are used, each once.
-    words: HashMap<String, usize>,
+    words: FxHashMap<String, usize>,
     /// Uses in order of place, with the number of the name.
     uses: Vec<(Span, usize)>,
 }
@@ -126,7 +126,7 @@ impl Names {
         let named = |declared: &&Declaration| {
             !matches!(declared.kind, DeclarationKind::Claim | DeclarationKind::Table | DeclarationKind::Figure)
         };
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = FxHashSet::default();
         let known = self.declarations.iter().filter(named).filter(|declared| {
             self.resolve(&declared.name, source, offset).is_some_and(|found| found.span == declared.span)
         });
@@ -160,7 +160,7 @@ impl Names {
         let partner = partners(lexemes);
         // Blocks that are open, by where they end: names declared with `let` inside are known there alone.
         let mut blocks: Vec<Span> = Vec::new();
-        let mut declared: HashSet<usize> = HashSet::new();
+        let mut declared = vec![false; lexemes.len()];
         let mut at = 0;
         while at < lexemes.len() {
             let start = lexemes[at].span.start;
@@ -182,7 +182,7 @@ impl Names {
             let field = symbol(Some(at + 1)) == "=" || (symbol(Some(at + 1)) == "." && starts_field(lexemes, at));
             let axis = field && in_index(lexemes, at);
             let tag = symbol(Some(at + 1)) == "{" && symbol(at.checked_sub(1)) == "=";
-            if !declared.contains(&at) && !member && (!field || axis) && !tag && !RESERVED.contains(&name.as_str()) {
+            if !declared[at] && !member && (!field || axis) && !tag && !RESERVED.contains(&name.as_str()) {
                 self.used(name, lexeme.span);
             }
         }
@@ -196,7 +196,7 @@ impl Names {
         partner: &[usize],
         at: usize,
         blocks: &mut Vec<Span>,
-        declared: &mut HashSet<usize>,
+        declared: &mut [bool],
     ) -> Option<usize> {
         let token = |at: usize| lexemes.get(at).map(|lexeme| &lexeme.token);
         let name = |at: usize| match token(at) {
@@ -234,7 +234,7 @@ impl Names {
                 }
                 let scope = if word == "let" { blocks.last().copied() } else { None };
                 let kind = if word == "let" { DeclarationKind::Let } else { DeclarationKind::Param };
-                declared.extend([at, at + 1]);
+                declared[at..at + 2].fill(true);
                 self.declare(Declaration {
                     name: called.to_owned(),
                     kind,
@@ -261,7 +261,7 @@ impl Names {
                 let value = line(keyword + 1, brace);
                 for index in names {
                     let Some(called) = name(index) else { continue };
-                    declared.insert(index);
+                    declared[index] = true;
                     self.declare(Declaration {
                         name: called.to_owned(),
                         kind: DeclarationKind::Axis { replicate: word == "replicate" },
@@ -271,14 +271,14 @@ impl Names {
                         value: value.clone(),
                     });
                 }
-                declared.insert(at);
+                declared[at] = true;
                 blocks.push(block);
                 Some(keyword + 1)
             }
             "claim" => {
                 let Some(Token::Text(said)) = token(at + 1) else { return None };
                 let brace = open(at + 2)?;
-                declared.insert(at);
+                declared[at] = true;
                 self.declare(Declaration {
                     name: said.clone(),
                     kind: DeclarationKind::Claim,
@@ -292,7 +292,7 @@ impl Names {
             "table" | "figure" if name(at + 1).is_some() => {
                 let brace = open(at + 2)?;
                 let kind = if word == "table" { DeclarationKind::Table } else { DeclarationKind::Figure };
-                declared.extend([at, at + 1]);
+                declared[at..at + 2].fill(true);
                 self.declare(Declaration {
                     name: name(at + 1)?.to_owned(),
                     kind,
@@ -304,7 +304,7 @@ impl Names {
                 Some(brace + 1)
             }
             "import" => {
-                declared.insert(at);
+                declared[at] = true;
                 Some(at + 1)
             }
             kind if !DECLARATIONS.contains(&kind) => {
@@ -318,9 +318,9 @@ impl Names {
                 if lexemes[at + 1].first_on_line || !matches!(token(brace), Some(Token::Symbol("{"))) {
                     return None;
                 }
-                declared.extend([at, at + 1]);
+                declared[at..at + 2].fill(true);
                 if from {
-                    declared.insert(at + 2);
+                    declared[at + 2] = true;
                 }
                 self.declare(Declaration {
                     name: called.to_owned(),

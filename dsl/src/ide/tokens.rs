@@ -64,7 +64,7 @@ pub(super) fn semantic_tokens(text: &str, lexemes: &[Lexeme]) -> Vec<SemanticTok
                 }
             }
             Token::Int(_) | Token::Float(_) | Token::Duration(_) | Token::Size(_) => TokenKind::Number,
-            Token::Text(_) | Token::Path { .. } => TokenKind::Text,
+            Token::Text(_) | Token::Path(_) => TokenKind::Text,
             Token::Symbol("{" | "}" | "[" | "]" | "(" | ")" | "," | ".") | Token::Bad | Token::End => continue,
             Token::Symbol(_) => TokenKind::Operator,
         };

@@ -14,7 +14,7 @@ use clap::Args;
 use clap_complete::ArgValueCompleter;
 use harness_dsl::Program;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -245,19 +245,21 @@ fn show(steps: &[Planned<'_>], all: bool) {
     if first {
         println!("no run of this file is recorded with this cache");
     }
-    let mut blocks: Vec<(String, Vec<&Planned<'_>>)> = Vec::new();
+    let mut blocks: Vec<Vec<&Planned<'_>>> = Vec::new();
+    let mut place: HashMap<String, usize> = HashMap::new();
     for step in steps.iter().filter(shown) {
         let one = step.explained;
         let key = match all {
             true => one.label.clone(),
             false => format!("{}\0{:?}\0{}", one.family, one.standing, reasons(one, true).join("\0")),
         };
-        match blocks.iter_mut().find(|(known, _)| *known == key) {
-            Some((_, members)) => members.push(step),
-            None => blocks.push((key, vec![step])),
+        let at = *place.entry(key).or_insert(blocks.len());
+        match blocks.get_mut(at) {
+            Some(members) => members.push(step),
+            None => blocks.push(vec![step]),
         }
     }
-    for (_, members) in blocks {
+    for members in blocks {
         let Some(one) = members.first().map(|step| step.explained) else { continue };
         let (name, many) = match members.len() {
             1 => (one.label.clone(), false),
