@@ -81,11 +81,11 @@ pub fn check(arguments: &cli::Check) -> Result<ExitCode> {
         good &= fine;
         if let Some(program) = text.checked.program {
             eprintln!(
-                "{}: {} steps, {} tables, {} claims",
+                "{}: {}, {}, {}",
                 path.display(),
-                program.steps.iter().filter(|step| !step.implied).count(),
-                program.tables.len(),
-                program.claims.len()
+                cli::count(program.steps.iter().filter(|step| !step.implied).count(), "step"),
+                cli::count(program.tables.len(), "table"),
+                cli::count(program.claims.len(), "claim")
             );
         }
     }

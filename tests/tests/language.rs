@@ -46,6 +46,29 @@ fn graphs_are_text_for_others() {
     assert!(ran.code == 0 && ran.stdout.starts_with("digraph experiment {"), "{}", ran.stderr);
     let ran = test.harness(&["graph", "a.exp", "--format", "mermaid"]);
     assert!(ran.stdout.starts_with("graph LR\n") && ran.stdout.contains("-->"), "{}", ran.stdout);
+    // Three families, and nothing that nobody wrote.
+    assert_eq!(ran.stdout.matches("[\"").count(), 3, "{}", ran.stdout);
+    let ran = test.harness(&["graph", "a.exp", "--format", "svg"]);
+    assert!(ran.stdout.starts_with("<svg ") && ran.stdout.contains("<title>nn</title>"), "{}", ran.stdout);
+}
+
+#[test]
+fn the_experiments_are_right_and_laid_out() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../experiments");
+    let test = Test::new();
+    let mut seen = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "exp") {
+            let path = path.to_str().unwrap();
+            for command in [["check", path].as_slice(), &["fmt", "--check", path]] {
+                let ran = test.harness(command);
+                assert_eq!(ran.code, 0, "{path}: {}{}", ran.stdout, ran.stderr);
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen >= 6, "the experiments were not found");
 }
 
 /// An editor at the other end of the server.
@@ -184,6 +207,37 @@ fn an_editor_is_served() {
     let place = editor.at(3, column);
     let items = editor.ask("textDocument/completion", place);
     assert!(items.as_array().unwrap().iter().any(|item| item["label"] == "temperature"), "{items}");
+    editor.close();
+}
+
+#[test]
+fn hover_tells_what_was_measured() {
+    let text = "param word = \"a\"\nreplicate seed in [1, 2] {\n    command counted { run = [\"sh\", \"-c\", \"echo '{\\\"n\\\": {seed}.25}' > metrics.json\"], env = { WORD = word }, metrics = [\"n\"] }\n}\n";
+    let test = Test::new();
+    let mut editor = Editor::open(&test, text);
+    assert_eq!(editor.diagnostics(), Vec::<Value>::new());
+    let name = editor.at(2, 13);
+    let said = |hover: &Value| hover["contents"]["value"].as_str().unwrap_or_default().to_owned();
+    // Looking makes no cache, and there is nothing to tell.
+    let before = said(&editor.ask("textDocument/hover", name.clone()));
+    assert!(before.contains("command") && !before.contains("recorded"), "{before}");
+    assert!(!test.path().join(".harness").exists());
+    // What a run measures is seen at once, member by member.
+    test.harness(&["run", "a.exp"]).code(0);
+    let after = said(&editor.ask("textDocument/hover", name.clone()));
+    assert!(after.contains("`counted[seed=1]`: n 1.2500") && after.contains("`counted[seed=2]`: n 2.2500"), "{after}");
+    assert!(!after.contains("changed"), "{after}");
+    // The text is another one than what was run: the numbers are those of before, and it is said what changed.
+    let typed = text.replace("param word = \"a\"", "param word = \"b\"");
+    let version = json!({ "uri": editor.uri, "version": 2 });
+    editor.note("textDocument/didChange", json!({ "textDocument": version, "contentChanges": [{ "text": typed }] }));
+    assert_eq!(editor.diagnostics(), Vec::<Value>::new());
+    let after = said(&editor.ask("textDocument/hover", name));
+    assert!(after.contains("n 1.2500") && after.contains("before env.WORD changed"), "{after}");
+    // A field's value is what it is worth here.
+    let place = editor.at(2, typed.lines().nth(2).unwrap().find("word }").unwrap() as u32 + 1);
+    let worth = said(&editor.ask("textDocument/hover", place));
+    assert!(worth.contains("\"b\""), "{worth}");
     editor.close();
 }
 

@@ -6,7 +6,7 @@ use crate::{catalog, start, text};
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use harness_dsl::Program;
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -61,9 +61,24 @@ struct Node {
 
 fn write(program: &Program, form: Form) -> String {
     let mut order: Vec<&str> = Vec::new();
-    let mut number: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut number: HashMap<&str, usize> = HashMap::new();
     let mut nodes: Vec<Node> = Vec::new();
+    // What each step takes from written steps. Implied ones, of which there are two for every evaluation, have no name
+    // that anybody wrote: what they take is taken by who uses them.
+    let mut takes: Vec<Vec<usize>> = Vec::with_capacity(program.steps.len());
     for step in &program.steps {
+        // A step comes after those it takes something from.
+        let through = step.inputs.iter().flat_map(|&input| match program.steps[input].implied {
+            true => takes[input].clone(),
+            false => vec![input],
+        });
+        let mut from: Vec<usize> = through.collect();
+        from.sort_unstable();
+        from.dedup();
+        if step.implied {
+            takes.push(from);
+            continue;
+        }
         let at = *number.entry(step.name.as_str()).or_insert_with(|| {
             order.push(&step.name);
             let axes = step.axes.iter().map(|axis| axis.name.clone()).collect();
@@ -71,15 +86,15 @@ fn write(program: &Program, form: Form) -> String {
             nodes.len() - 1
         });
         nodes[at].members += 1;
-        for &input in &step.inputs {
-            // A step comes after those it takes something from, so their family is known.
-            if let Some(&from) = number.get(program.steps[input].name.as_str())
+        for input in &from {
+            if let Some(&from) = number.get(program.steps[*input].name.as_str())
                 && from != at
                 && !nodes[at].inputs.contains(&from)
             {
                 nodes[at].inputs.push(from);
             }
         }
+        takes.push(from);
     }
     let label = |at: usize, newline: &str| {
         let node = &nodes[at];
@@ -132,7 +147,8 @@ mod tests {
         let text = "scenes world {}\nreplicate seed in [1, 2] { encoder net { source = random }\n\
                     knn nn { encoder = net, train = world.train, test = world.test } }";
         let checked = text::check("g.exp", text, &text::Files, &catalog::catalog(), &Overrides::new());
-        let program = checked.program.unwrap();
+        let program = crate::implied::imply(checked.program.unwrap());
+        assert!(program.steps.iter().any(|step| step.implied));
         let dot = write(&program, Form::Dot);
         assert!(dot.contains("n0 -> n") && dot.contains("net\\nencoder\\n2 steps over seed"), "{dot}");
         assert_eq!(dot.matches("[label=").count(), 3);
