@@ -233,7 +233,7 @@ fn hover_tells_what_was_measured() {
     editor.note("textDocument/didChange", json!({ "textDocument": version, "contentChanges": [{ "text": typed }] }));
     assert_eq!(editor.diagnostics(), Vec::<Value>::new());
     let after = said(&editor.ask("textDocument/hover", name));
-    assert!(after.contains("n 1.2500") && after.contains("before env.WORD changed"), "{after}");
+    assert!(after.contains("n 1.2500") && after.contains("before `env.WORD` changed"), "{after}");
     // A field's value is what it is worth here.
     let place = editor.at(2, typed.lines().nth(2).unwrap().find("word }").unwrap() as u32 + 1);
     let worth = said(&editor.ask("textDocument/hover", place));
