@@ -42,6 +42,7 @@ fn main() -> ExitCode {
     // A reader that closes the pipe (`| head`) ends this process quietly, as it ends others.
     // SAFETY: setting a signal's disposition before any thread exists.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    silence_the_index();
     cli::completions::answer();
     let cli = cli::Cli::parse();
     let result = match cli.command {
@@ -77,4 +78,15 @@ fn main() -> ExitCode {
         eprintln!("error: {error:#}");
         ExitCode::from(2)
     })
+}
+
+/// sled answers a full disk and some damage by a panic, which the cache takes for what it is: the index is set aside and
+/// made anew. Nobody needs to read of it.
+fn silence_the_index() {
+    let others = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !panic.location().is_some_and(|place| place.file().contains("/sled-")) {
+            others(panic);
+        }
+    }));
 }
