@@ -2,6 +2,7 @@
 
 use super::Checker;
 use super::measure::Measured;
+use super::value::ValueKind;
 use crate::diagnostic::Diagnostic;
 use crate::program::{Cell, CellRef, Column, Drawing, Figure, Published, PublishedRow, Row, Table};
 use crate::source::Span;
@@ -58,16 +59,20 @@ impl Checker<'_> {
                 ("columns", ExprKind::List(items)) => columns_expr = Some(items.clone()),
                 ("columns", ExprKind::Wrong) => return None,
                 ("columns", _) => columns_expr = Some(vec![field.value.clone()]),
-                ("against", ExprKind::Text(path)) => against = Some((path.clone(), field.value.span)),
                 ("against", ExprKind::Wrong) => return None,
-                ("against", _) => {
-                    self.report(
-                        Diagnostic::error("E0119", field.value.span, "`against` is a CSV file in quotes")
-                            .label("no file")
-                            .help("`against = \"reference/transfer.csv\"`"),
-                    );
-                    return None;
-                }
+                ("against", _) => match self.evaluate(&field.value, 0, &[]).kind {
+                    ValueKind::None => against = None,
+                    ValueKind::Text(path) => against = Some((path, field.value.span)),
+                    ValueKind::Wrong => return None,
+                    _ => {
+                        self.report(
+                            Diagnostic::error("E0119", field.value.span, "`against` is a CSV file in quotes")
+                                .label("no file")
+                                .help("`against = \"reference/transfer.csv\"`"),
+                        );
+                        return None;
+                    }
+                },
                 (other, _) => {
                     let help = did_you_mean(other, ["rows", "columns", "against"]);
                     self.report(

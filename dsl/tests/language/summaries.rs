@@ -106,6 +106,13 @@ fn published_figures_stand_beside_a_table() {
     assert_eq!(codes("method,nn.top5\nmoco,1"), ["E0123"]);
     assert_eq!(codes("method,nn.top1\nsimclr,1"), ["W0203"]);
     assert_eq!(check_with(&text, &[], &[]).diagnostics[0].code, "E0123");
+
+    // What they stand beside may depend on a param; without a file there is none to read.
+    let text = text.replace("\"ref.csv\"", "if small then none else \"ref.csv\"") + "\nparam small = true";
+    let found = check_with(&text, &[], &[]);
+    assert_eq!(found.diagnostics, []);
+    assert_eq!(found.program.unwrap().tables[1].published, None);
+    assert_eq!(check_with(&text, &[], &[("small", "false")]).diagnostics[0].code, "E0123");
 }
 
 #[test]

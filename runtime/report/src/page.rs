@@ -104,6 +104,13 @@ impl Templates {
         tera.register_filter("code", move |value: &Value, _: &HashMap<String, Value>| {
             Ok(Value::String(code(&text(value))))
         });
+        tera.register_filter("prose", move |value: &Value, _: &HashMap<String, Value>| {
+            let code = |text: &str| format!("<code>{}</code>", crate::format::escape(text));
+            Ok(Value::String(prose(&text(value), crate::format::escape, code)))
+        });
+        tera.register_filter("prose_md", move |value: &Value, _: &HashMap<String, Value>| {
+            Ok(Value::String(prose(&text(value), plain, code)))
+        });
         // A name's ending switches escaping on.
         let pages = self.files.iter().filter(|(name, _)| name.ends_with(".html") || name.ends_with(".md"));
         tera.add_raw_templates(pages)?;
@@ -455,6 +462,16 @@ fn plain(text: &str) -> String {
     out
 }
 
+/// A message: what stands between two backticks is code.
+fn prose<T: Fn(&str) -> String, C: Fn(&str) -> String>(message: &str, words: T, code: C) -> String {
+    let parts: Vec<&str> = message.split('`').collect();
+    if parts.len().is_multiple_of(2) {
+        // One is left over: nobody knows which.
+        return words(message);
+    }
+    parts.iter().enumerate().map(|(at, part)| if at % 2 == 1 { code(part) } else { words(part) }).collect()
+}
+
 /// A code span around the text, on one line, also inside a table.
 fn code(text: &str) -> String {
     let text = text.replace(['\r', '\n'], " ").replace('|', "\\|");
@@ -473,6 +490,16 @@ fn longest(text: &str, c: char) -> usize {
 mod tests {
     use super::*;
     use crate::model::*;
+
+    #[test]
+    fn backticks_of_messages_are_code() {
+        let html = |text: &str| {
+            prose(text, crate::format::escape, |code| format!("<code>{}</code>", crate::format::escape(code)))
+        };
+        assert_eq!(html("no `<a>` in <b>"), "no <code>&lt;a&gt;</code> in &lt;b&gt;");
+        assert_eq!(html("one ` alone"), "one ` alone");
+        assert_eq!(prose("no `a_b` in a_b", plain, code), "no `a_b` in a\\_b");
+    }
 
     fn value(v: Option<f64>, seed: u32) -> CellValue {
         CellValue {
