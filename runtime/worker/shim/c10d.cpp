@@ -1,14 +1,20 @@
 // Several ranks that learn together, through libtorch's own c10d: a group of processes, gradients that are summed in buckets
-// while the backward pass still runs, and sums that gradients flow through.
+// while the backward pass still runs, sums that gradients flow through, and batch norm over the rows of all.
 //
 // Gloo on CPUs is part of libtorch_cpu. NCCL comes from the shim's other half (nccl.cpp), which is loaded where CUDA is.
 
 #include "caught.h"
 
+#include <ATen/ops/batch_norm_update_stats.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/native_batch_norm.h>
+#include <ATen/ops/native_batch_norm_backward.h>
+#include <ATen/ops/stack.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/csrc/distributed/c10d/FileStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 
+#include <atomic>
 #include <chrono>
 #include <cstring>
 #include <functional>
@@ -28,10 +34,33 @@ void finish(const c10::intrusive_ptr<c10d::Work> &work) {
 
 struct Group {
   Backend backend;
+  // Whether an operation failed: from then on the ranks may be at different places.
+  std::atomic<bool> lost{false};
+
+  explicit Group(Backend backend) : backend(std::move(backend)) {}
+
+  // Does what needs the other ranks, and remembers if it failed, wherever the exception ends.
+  template <typename F>
+  void together(F &&work) {
+    TORCH_CHECK(!lost, "the other ranks were lost before");
+    try {
+      work();
+    } catch (...) {
+      lost = true;
+      throw;
+    }
+  }
 
   void sum(at::Tensor tensor) {
     std::vector<at::Tensor> one{std::move(tensor)};
-    finish(backend->allreduce(one));
+    together([&] { finish(backend->allreduce(one)); });
+  }
+
+  // The ranks' tensors, one after the other along the first dimension.
+  void gather(const at::Tensor &out, const at::Tensor &tensor) {
+    std::vector<at::Tensor> in{tensor};
+    std::vector<std::vector<at::Tensor>> lists{out.chunk(out.size(0) / tensor.size(0))};
+    together([&] { finish(backend->allgather(lists, in)); });
   }
 };
 
@@ -64,7 +93,7 @@ struct Buckets {
     auto &bucket = buckets[bucket_of[index]];
     if (--bucket.missing == 0) {
       std::vector<at::Tensor> one{bucket.flat};
-      bucket.work = group->backend->allreduce(one);
+      group->together([&] { bucket.work = group->backend->allreduce(one); });
     }
   }
 };
@@ -86,6 +115,40 @@ struct Sum : public torch::autograd::Function<Sum> {
   }
 };
 
+// Batch norm by statistics that are those of all ranks' rows together: in the backward pass the part that flows through mean
+// and variance has to come from all of them as well. With x̂ = (x - mean) / s, s = sqrt(var + eps), and sums over the `count`
+// values of a channel on all ranks:
+//   dx = weight / s * (dy - sum(dy) / count - x̂ * sum(dy * x̂) / count)
+// Gradients of weight and bias are those of this rank's rows.
+struct SharedNorm : public torch::autograd::Function<SharedNorm> {
+  static at::Tensor forward(torch::autograd::AutogradContext *context, const at::Tensor &x, const at::Tensor &weight,
+                            const at::Tensor &bias, const at::Tensor &mean, const at::Tensor &var,
+                            const at::Tensor &count, double eps, int64_t group) {
+    context->save_for_backward({x, weight, mean, var, count});
+    context->saved_data["eps"] = eps;
+    context->saved_data["group"] = group;
+    return std::get<0>(at::native_batch_norm(x, weight, bias, mean, var, false, 0.0, eps));
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext *context,
+                                                 torch::autograd::variable_list gradients) {
+    auto saved = context->get_saved_variables();
+    const auto &x = saved[0], &weight = saved[1], &mean = saved[2], &var = saved[3], &count = saved[4];
+    double eps = context->saved_data["eps"].toDouble();
+    // As if the statistics were constants…
+    auto [dx, dweight, dbias] =
+        at::native_batch_norm_backward(gradients[0], x, weight, mean, var, {}, {}, false, eps, {true, true, true});
+    // …and what they add: the sums are gradients of weight and bias, w * x̂ + b is batch norm by other weights.
+    auto sums = at::stack({dweight, dbias}).to(at::kDouble);
+    reinterpret_cast<Group *>(context->saved_data["group"].toInt())->sum(sums);
+    auto scale = weight.to(at::kDouble) / (var.to(at::kDouble) + eps).sqrt() / count;
+    auto through = (sums * scale).to(weight.scalar_type());
+    dx.sub_(std::get<0>(at::native_batch_norm(x, through[0], through[1], mean, var, false, 0.0, eps)));
+    at::Tensor none;
+    return {dx, dweight, dbias, none, none, none, none, none};
+  }
+};
+
 }  // namespace
 
 extern "C" {
@@ -100,17 +163,20 @@ void *harness_group_gloo(const char *path, int32_t rank, int32_t size, int64_t t
     store->setTimeout(limit);
     auto options = c10d::ProcessGroupGloo::Options::create(limit);
     options->devices.push_back(c10d::ProcessGroupGloo::createDeviceForHostname("127.0.0.1"));
-    made = new Group{c10::make_intrusive<c10d::ProcessGroupGloo>(store, rank, size, options)};
+    made = new Group(c10::make_intrusive<c10d::ProcessGroupGloo>(store, rank, size, options));
   });
   return made;
 }
 
 // A Group around a backend of the other half.
 void *harness_group_of(void *backend) {
-  return new Group{*static_cast<Backend *>(backend)};
+  return new Group(*static_cast<Backend *>(backend));
 }
 
 void harness_group_free(void *group) { delete static_cast<Group *>(group); }
+
+// Whether an operation failed; all later ones fail then, too.
+bool harness_group_lost(void *group) { return static_cast<Group *>(group)->lost; }
 
 // tensor = its sum over all ranks.
 int32_t harness_group_sum(void *group, at::Tensor *tensor) {
@@ -124,10 +190,7 @@ int32_t harness_group_sum(void *group, at::Tensor *tensor) {
 int32_t harness_group_gather(void *group, at::Tensor *out, at::Tensor *tensor) {
   return caught([&] {
     at::NoGradGuard off;
-    std::vector<at::Tensor> in{*tensor};
-    auto parts = out->chunk(out->size(0) / tensor->size(0));
-    std::vector<std::vector<at::Tensor>> lists{parts};
-    finish(static_cast<Group *>(group)->backend->allgather(lists, in));
+    static_cast<Group *>(group)->gather(*out, *tensor);
   });
 }
 
@@ -135,6 +198,42 @@ int32_t harness_group_gather(void *group, at::Tensor *out, at::Tensor *tensor) {
 at::Tensor *harness_group_differentiable_sum(void *group, at::Tensor *tensor) {
   at::Tensor *out = nullptr;
   caught([&] { out = new at::Tensor(Sum::apply(*tensor, reinterpret_cast<int64_t>(group))); });
+  return out;
+}
+
+// Batch norm in training over the rows of all ranks, which may have different numbers of them; a new tensor, or null. Moves
+// the running statistics by `momentum`, the variance by the unbiased one, to the same values on every rank.
+at::Tensor *harness_group_batch_norm(void *group, at::Tensor *x, at::Tensor *weight, at::Tensor *bias, at::Tensor *running_mean,
+                                     at::Tensor *running_var, int64_t ranks, double momentum, double eps) {
+  at::Tensor *out = nullptr;
+  caught([&] {
+    auto &all = *static_cast<Group *>(group);
+    int64_t channels = x->size(1);
+    at::Tensor mean, var, count;
+    {
+      at::NoGradGuard off;
+      auto [ours, spread] = at::batch_norm_update_stats(x->detach(), {}, {}, 0.0);
+      auto options = ours.options().dtype(at::kDouble);
+      auto rows = at::full({1}, static_cast<double>(x->numel() / channels), options);
+      auto mine = at::cat({rows, ours.to(at::kDouble), spread.to(at::kDouble)}).unsqueeze(0);
+      auto table = at::empty({ranks, mine.size(1)}, options);
+      all.gather(table, mine);
+      // Of all rows: the mean of means, the mean of variances and of the means' squared distances.
+      auto counts = table.narrow(1, 0, 1);
+      auto means = table.narrow(1, 1, channels), vars = table.narrow(1, 1 + channels, channels);
+      count = counts.sum();
+      mean = (counts * means).sum(0) / count;
+      var = (counts * (vars + (means - mean).square())).sum(0) / count;
+      auto move = [&](at::Tensor &running, const at::Tensor &now) {
+        running.copy_(running.to(at::kDouble) * (1.0 - momentum) + now * momentum);
+      };
+      move(*running_mean, mean);
+      move(*running_var, var * (count / (count - 1.0)));
+      mean = mean.to(running_mean->scalar_type());
+      var = var.to(running_var->scalar_type());
+    }
+    out = new at::Tensor(SharedNorm::apply(*x, *weight, *bias, mean, var, count, eps, reinterpret_cast<int64_t>(group)));
+  });
   return out;
 }
 
@@ -212,7 +311,7 @@ int32_t harness_buckets_wait(void *buckets, at::Tensor **out) {
     for (auto &bucket : all.buckets) {
       TORCH_CHECK(bucket.missing == 0 && bucket.work, "the backward pass gave no gradient for ", bucket.missing,
                   " of the parameters");
-      finish(bucket.work);
+      all.group->together([&] { finish(bucket.work); });
       bucket.work.reset();
     }
     all.earlier.clear();

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::error::{Error, Result};
+use crate::model::layers::BatchNorm;
 use crate::shim::failure;
 
 mod raw {
@@ -20,9 +21,21 @@ mod raw {
         pub fn harness_group_gloo(path: *const c_char, rank: i32, size: i32, timeout: i64) -> *mut c_void;
         pub fn harness_group_of(backend: *mut c_void) -> *mut c_void;
         pub fn harness_group_free(group: *mut c_void);
+        pub fn harness_group_lost(group: *mut c_void) -> bool;
         pub fn harness_group_sum(group: *mut c_void, tensor: Pointer) -> i32;
         pub fn harness_group_gather(group: *mut c_void, out: Pointer, tensor: Pointer) -> i32;
         pub fn harness_group_differentiable_sum(group: *mut c_void, tensor: Pointer) -> Pointer;
+        pub fn harness_group_batch_norm(
+            group: *mut c_void,
+            x: Pointer,
+            weight: Pointer,
+            bias: Pointer,
+            running_mean: Pointer,
+            running_var: Pointer,
+            ranks: i64,
+            momentum: f64,
+            eps: f64,
+        ) -> Pointer;
         pub fn harness_buckets_new(
             group: *mut c_void,
             parameters: *const Pointer,
@@ -98,13 +111,36 @@ impl Group {
         self.size
     }
 
+    /// Where this rank computes.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// Whether an operation failed, after which all do.
+    pub fn is_lost(&self) -> bool {
+        // SAFETY: a plain read.
+        unsafe { raw::harness_group_lost(self.raw) }
+    }
+
+    /// What an error of this rank is after the others were lost: that, as it is no cause then.
+    pub fn blame(&self, error: Error) -> Error {
+        match error {
+            Error::Ranks(_) => error,
+            _ if self.is_lost() => self.lost_by(&error.to_string()),
+            _ => error,
+        }
+    }
+
     fn checked(&self, status: i32) -> Result<()> {
         if status == 0 { Ok(()) } else { Err(self.lost()) }
     }
 
     fn lost(&self) -> Error {
-        let first = failure();
-        let first = first.lines().next().unwrap_or_default();
+        self.lost_by(&failure())
+    }
+
+    fn lost_by(&self, why: &str) -> Error {
+        let first = why.lines().next().unwrap_or_default();
         Error::Ranks(format!(
             "rank {} of {} lost the others, one of which ended or hangs: {first}",
             self.rank, self.size
@@ -153,6 +189,35 @@ impl Group {
         let made = unsafe { raw::harness_group_differentiable_sum(self.raw, pointer(x)) };
         if made.is_null() {
             return Err(self.lost());
+        }
+        // SAFETY: it was just made for us.
+        Ok(unsafe { taken(made) })
+    }
+
+    /// A batch norm in training over the rows of all ranks, ε = `eps`; its running statistics move by `momentum`, to the same
+    /// values on every rank. x: [n, channels, h, w], this rank's rows. Gradients of what it learns are those of these rows.
+    ///
+    /// # Errors
+    /// As [`Group::sum`].
+    pub fn batch_norm(&self, x: &Tensor, norm: &BatchNorm, momentum: f64, eps: f64) -> Result<Tensor> {
+        let BatchNorm { weight, bias, running_mean, running_var, .. } = norm;
+        // SAFETY: all objects live through the call, which writes into the running statistics alone; as above for the
+        // backward pass.
+        let made = unsafe {
+            raw::harness_group_batch_norm(
+                self.raw,
+                pointer(x),
+                pointer(weight),
+                pointer(bias),
+                pointer(running_mean),
+                pointer(running_var),
+                self.size as i64,
+                momentum,
+                eps,
+            )
+        };
+        if made.is_null() {
+            return Err(if self.is_lost() { self.lost() } else { failure().into() });
         }
         // SAFETY: it was just made for us.
         Ok(unsafe { taken(made) })
@@ -274,6 +339,13 @@ impl Gradients {
         self.group.as_ref().map_or(1, |group| group.size())
     }
 
+    fn blame(&self, error: Error) -> Error {
+        match &self.group {
+            Some(group) => group.blame(error),
+            None => error,
+        }
+    }
+
     /// The gradient of the mean of all parts' losses on all ranks, and that mean, nats, the same on every rank. `loss` gives
     /// the mean loss of this rank's rows of a part.
     ///
@@ -296,7 +368,8 @@ impl Gradients {
             if let (Some(buckets), true) = (&self.buckets, part + 1 == parts) {
                 buckets.arm(&gradients)?;
             }
-            let more = Tensor::f_run_backward(&[&loss], weights, false, false)?;
+            let more =
+                Tensor::f_run_backward(&[&loss], weights, false, false).map_err(|error| self.blame(error.into()))?;
             if gradients.is_empty() {
                 gradients = more;
             } else {

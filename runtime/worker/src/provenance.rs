@@ -29,7 +29,7 @@ fn peak_memory() -> Option<u64> {
     Some(line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? * 1024)
 }
 
-/// libtorch, device, threads, peak memory, and how many pictures a second went through the network.
+/// libtorch, device, threads, ranks where there are several, peak memory, and how many pictures a second went through the network.
 pub fn provenance(context: &Context, pictures: u64, seconds: f64) -> BTreeMap<String, Value> {
     let mut map = BTreeMap::from([
         ("libtorch".to_string(), json!(libtorch_version())),
@@ -40,6 +40,9 @@ pub fn provenance(context: &Context, pictures: u64, seconds: f64) -> BTreeMap<St
     ]);
     if pictures > 0 && seconds > 0.0 {
         map.insert("pictures_per_s".into(), json!((pictures as f64 / seconds * 10.0).round() / 10.0));
+    }
+    if context.team.size() > 1 {
+        map.insert("ranks".into(), json!(context.team.size()));
     }
     if let Some(bytes) = peak_memory() {
         map.insert("peak_memory_bytes".into(), json!(bytes));

@@ -239,6 +239,14 @@ impl Team {
         lost
     }
 
+    /// An error of this rank, or that the others were lost if it came after that.
+    pub fn blame(&self, error: Error) -> Error {
+        match &self.group {
+            Some(group) => group.blame(error),
+            None => error,
+        }
+    }
+
     /// An error of rank 0, replaced by that of the rank that caused it.
     pub fn explained(&self, error: Error) -> Error {
         if !matches!(error, Error::Ranks(_)) {

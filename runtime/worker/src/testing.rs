@@ -12,6 +12,10 @@ use harness_protocol::{Artifact, FromWorker, Job, Location, LocationForm, Outcom
 use harness_views::{Picture, Stream, encode_png_rgb};
 use serde_json::{Value, json};
 
+use crate::context::Context;
+use crate::error::Result;
+use crate::team::Team;
+
 /// A temporary folder with datasets, encoders and jobs in it.
 pub struct Bench {
     folder: tempfile::TempDir,
@@ -155,13 +159,19 @@ impl Bench {
     /// A job that writes into the folder `name`.
     pub fn job(&self, name: &str, kind: &str, params: Value) -> Job {
         let info = harness_protocol::steps::kind(kind).unwrap();
+        self.job_of(name, kind, (info.resolve)(params).unwrap())
+    }
+
+    /// A job with these parameters, whatever they are.
+    pub fn job_of(&self, name: &str, kind: &str, params: Value) -> Job {
+        let info = harness_protocol::steps::kind(kind).unwrap();
         Job {
             id: 1,
             kind: kind.into(),
             version: info.version,
             key: "k".into(),
             label: name.into(),
-            params: (info.resolve)(params).unwrap(),
+            params,
             inputs: self.inputs.clone(),
             out_dir: self.path(&format!("{name}.out")),
             work_dir: self.path(&format!("{name}.work")),
@@ -190,6 +200,43 @@ impl Bench {
     /// Runs a job to its end.
     pub fn run(&self, job: &Job) -> Ended {
         self.run_until(job, |_| false)
+    }
+
+    /// Runs a job on as many ranks, threads of this process, whose libtorch draws for all of them: nothing may drop out.
+    /// Rank 0 is asked to stop when `stop` says so of a message.
+    pub fn ranks(&self, job: &Job, size: usize, stop: impl Fn(&FromWorker) -> bool + Sync) -> Vec<Result<Outcome>> {
+        let job = Job { peers: vec!["cpu".into(); size - 1], ..job.clone() };
+        let ranks = job.work_dir.join("ranks");
+        let _ = std::fs::remove_dir_all(&ranks);
+        [&job.out_dir, &ranks].into_iter().for_each(|folder| std::fs::create_dir_all(folder).unwrap());
+        let run = crate::steps::ALL.iter().find(|run| run.kind == job.kind).unwrap();
+        let cancelled = AtomicU64::new(u64::MAX);
+        crate::group::tests::together(size, |group| {
+            let never = AtomicU64::new(u64::MAX);
+            let asked = if group.rank() == 0 { &cancelled } else { &never };
+            let sink = |message: FromWorker| {
+                if stop(&message) {
+                    cancelled.store(job.id, Ordering::Relaxed);
+                }
+            };
+            let context = Context::new(&job, &sink, asked)?.with_team(Team::of(group, &ranks))?;
+            (run.run)(&context)
+        })
+    }
+
+    /// How far the networks of two jobs' checkpoints are apart at most, as a share of the largest value of a tensor, and
+    /// in which.
+    pub fn apart(&self, a: &Job, b: &Job) -> (f64, String) {
+        let read = |job: &Job| crate::model::store::read(&job.work_dir.join("checkpoint.safetensors")).unwrap().0;
+        let (a, b) = (read(a), read(b));
+        assert_eq!(a.keys().collect::<Vec<_>>(), b.keys().collect::<Vec<_>>());
+        let far = |(name, one): (&String, &tch::Tensor)| {
+            let (one, other) = (one.to_kind(tch::Kind::Double), b[name].to_kind(tch::Kind::Double));
+            let far = (&one - &other).abs().max() / other.abs().max().clamp_min(1e-3);
+            (far.double_value(&[]), name.clone())
+        };
+        let networks = a.iter().filter(|(name, _)| name.starts_with("network/"));
+        networks.map(far).max_by(|a, b| a.0.total_cmp(&b.0)).unwrap()
     }
 
     /// Bytes of a job's output.

@@ -82,6 +82,7 @@ impl StepKind for Depth {
     const KIND: &'static str = "depth";
     const VERSION: u32 = 1;
     const RANDOM: bool = true;
+    const SHARED: bool = true;
     const OUTPUTS: &'static [OutputInfo] = &[OutputInfo {
         name: "maps",
         artifact: "pictures",

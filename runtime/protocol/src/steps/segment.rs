@@ -392,6 +392,7 @@ impl StepKind for Segment {
     const KIND: &'static str = "segment";
     const VERSION: u32 = 3;
     const RANDOM: bool = true;
+    const SHARED: bool = true;
     const OUTPUTS: &'static [OutputInfo] = &[
         OutputInfo {
             name: "overlays",

@@ -1,9 +1,12 @@
 //! Heads that turn a map into scores for every position: the study's FCN and DeepLab's.
 
+use std::sync::Arc;
+
 use harness_protocol::steps::{Deeplab as DeeplabSettings, Fcn as FcnSettings, SegmentHead};
 use tch::Tensor;
 
 use crate::error::Result;
+use crate::group::Group;
 use crate::model::layers::{BatchNorm, Conv, Mode, init_batch_norm};
 use crate::model::store::Store;
 use crate::seed;
@@ -83,6 +86,19 @@ impl Head {
         })
     }
 
+    /// Makes its rows in training some of those of a batch that the ranks of a group share.
+    pub fn share(&mut self, group: &Arc<Group>) {
+        let layers: Vec<&mut Layer> = match self {
+            Self::Fcn(fcn) => fcn.layers.iter_mut().collect(),
+            Self::Deeplab(deeplab) => {
+                deeplab.group = Some(group.clone());
+                let Deeplab { branches, pooled, project, last, .. } = deeplab;
+                branches.iter_mut().chain([pooled, project, last]).collect()
+            }
+        };
+        layers.into_iter().for_each(|layer| layer.1.group = Some(group.clone()));
+    }
+
     /// Scores at the map's own resolution: [n, input, h, w] to [n, classes, h, w].
     pub fn forward(&self, map: &Tensor, mode: Mode) -> Tensor {
         match self {
@@ -127,6 +143,8 @@ pub struct Deeplab {
     last: Layer,
     classifier: Conv,
     dropout: f64,
+    /// Ranks that share a batch in training.
+    group: Option<Arc<Group>>,
 }
 
 impl Deeplab {
@@ -144,7 +162,7 @@ impl Deeplab {
         let project = builder.layer("head.0.project.0", "head.0.project.1", [channels, parts * channels, 1], 1)?;
         let last = builder.layer("head.1", "head.2", [channels, channels, 3], 1)?;
         let classifier = builder.conv("head.4", [classes, channels, 1], 1, true)?;
-        Ok(Self { branches, pooled, project, last, classifier, dropout: settings.dropout })
+        Ok(Self { branches, pooled, project, last, classifier, dropout: settings.dropout, group: None })
     }
 
     fn forward(&self, map: &Tensor, mode: Mode) -> Tensor {
@@ -153,7 +171,21 @@ impl Deeplab {
         let mean = self.pooled.forward(&map.mean_dim([2i64, 3].as_slice(), true, None), mode);
         parts.push(mean.upsample_bilinear2d([size[2], size[3]], false, None, None));
         let project = self.project.forward(&Tensor::cat(&parts, 1), mode);
-        let project = project.dropout(self.dropout, mode != Mode::Eval);
+        let project = match &self.group {
+            Some(group) if mode != Mode::Eval => dropped(&project, self.dropout, group.rank(), group.size()),
+            _ => project.dropout(self.dropout, mode != Mode::Eval),
+        };
         self.classifier.forward(&self.last.forward(&project, mode))
     }
+}
+
+/// Dropout of one rank's rows of a batch that `ranks` have equal parts of: what libtorch's makes of these rows in the whole
+/// batch, if its generator is in the same state. x: [n, …].
+pub fn dropped(x: &Tensor, share: f64, rank: usize, ranks: usize) -> Tensor {
+    let (mut size, mut stride) = (x.size(), x.stride());
+    let rows = size[0];
+    // What is drawn depends on how the batch lies in memory.
+    (size[0], stride[0]) = (rows * ranks as i64, size[1..].iter().product());
+    let kept = Tensor::empty_strided(&size, &stride, (x.kind(), x.device())).fill_(1.0).dropout(share, true);
+    x * kept.narrow(0, rank as i64 * rows, rows)
 }

@@ -1,8 +1,11 @@
 //! Layers: plain structs of shared tensors, with their fields open so that a step can change strides and dilations.
 
+use std::sync::Arc;
+
 use tch::{Kind, Tensor};
 
 use crate::error::Result;
+use crate::group::Group;
 use crate::model::store::Store;
 use crate::seed;
 
@@ -79,6 +82,9 @@ pub fn init_conv(store: &mut Store, seed: u64, path: &str, output: i64, input: i
     store.insert(name, weight);
 }
 
+/// What batch norm adds to a variance: PyTorch's.
+const EPSILON: f64 = 1e-5;
+
 /// Batch norm over [n, h, w] of each channel, ε = 1e-5.
 #[derive(Debug)]
 pub struct BatchNorm {
@@ -92,6 +98,8 @@ pub struct BatchNorm {
     pub running_var: Tensor,
     /// Batches seen, a scalar.
     pub num_batches_tracked: Tensor,
+    /// Ranks whose rows are one batch in training; none where this one's are all.
+    pub group: Option<Arc<Group>>,
 }
 
 impl BatchNorm {
@@ -107,17 +115,25 @@ impl BatchNorm {
             running_mean: get("running_mean")?,
             running_var: get("running_var")?,
             num_batches_tracked: get("num_batches_tracked")?,
+            group: None,
         })
     }
 
     /// x: [n, channels, h, w].
+    ///
+    /// # Panics
+    /// In training in a group, when another rank ended or hangs ([`Group::is_lost`] then); as libtorch's operations do when
+    /// memory runs out.
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
         let (train, momentum) = match mode {
             Mode::Eval => (false, 0.0),
             Mode::Train { momentum } => (true, momentum),
         };
+        if let (true, Some(group)) = (train, &self.group) {
+            return group.batch_norm(x, self, momentum, EPSILON).unwrap_or_else(|error| panic!("{error}"));
+        }
         let (mean, var) = (Some(&self.running_mean), Some(&self.running_var));
-        x.batch_norm(Some(&self.weight), Some(&self.bias), mean, var, train, momentum, 1e-5, true)
+        x.batch_norm(Some(&self.weight), Some(&self.bias), mean, var, train, momentum, EPSILON, true)
     }
 }
 
@@ -186,6 +202,66 @@ mod tests {
             let (ours, theirs) = (conv.weight.grad(), reference.grad());
             let far = ((ours - &theirs).abs().max() / theirs.abs().max()).double_value(&[]);
             assert!(far < 1e-5, "{far}");
+        }
+    }
+
+    /// What a batch norm makes of x, [n, c, h, w], what flows back from a loss of it, and its running statistics.
+    fn normed(x: &Tensor, kind: Kind, group: Option<Arc<Group>>) -> Vec<Tensor> {
+        let mut store = Store::default();
+        let channels = x.size()[1];
+        for (name, std) in [("weight", 0.5), ("bias", 0.2), ("running_mean", 0.3)] {
+            store.insert(format!("n.{name}"), seed::normal(3, "test", name, &[channels], std).to_kind(kind));
+        }
+        store.insert("n.running_var", Tensor::full([channels], 2.0, (kind, tch::Device::Cpu)));
+        store.insert("n.num_batches_tracked", Tensor::from(0i64));
+        let mut norm = BatchNorm::bind(&store, "n").unwrap();
+        norm.group = group;
+        for tensor in [&mut norm.weight, &mut norm.bias] {
+            *tensor = tensor.set_requires_grad(true);
+        }
+        let x = x.detach().set_requires_grad(true);
+        // Twice, so that running statistics move on from moved ones; then something that no two values share.
+        let _ = norm.forward(&(&x * 0.5 + 1.0), Mode::Train { momentum: 0.3 });
+        let y = norm.forward(&x, Mode::TRAIN);
+        let loss = ((&y * 1.7).sin() * (&x * 0.3 + &y).square()).sum(Kind::Double);
+        loss.backward();
+        let made = [&y, &x.grad(), &norm.weight.grad(), &norm.bias.grad(), &norm.running_mean, &norm.running_var];
+        made.map(|tensor| tensor.detach().to_kind(Kind::Double)).into()
+    }
+
+    /// Values and gradients of rows on several ranks, unevenly dealt, are those of the whole batch; in both orders of memory.
+    #[test]
+    fn batch_norm_of_ranks_is_that_of_the_whole_batch() {
+        let places = [(0, 3), (3, 1), (4, 2)];
+        for (kind, allowed) in [(Kind::Double, 1e-12), (Kind::Float, 2e-6)] {
+            for last in [false, true] {
+                let x = || {
+                    let offset = seed::normal(2, "test", "offset", &[1, 5, 1, 1], 2.0);
+                    let x = (seed::normal(1, "test", "x", &[6, 5, 4, 3], 1.5) + offset).to_kind(kind);
+                    if last { x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]) } else { x }
+                };
+                let whole = normed(&x(), kind, None);
+                let made = crate::group::tests::together(3, |group| {
+                    let (first, count) = places[group.rank()];
+                    normed(&x().narrow(0, first, count), kind, Some(group))
+                });
+                let all = |at: usize| made.iter().map(|own| own[at].shallow_clone()).collect::<Vec<_>>();
+                let ours = [
+                    Tensor::cat(&all(0), 0),
+                    Tensor::cat(&all(1), 0),
+                    Tensor::stack(&all(2), 0).sum_dim_intlist(0i64, false, Kind::Double),
+                    Tensor::stack(&all(3), 0).sum_dim_intlist(0i64, false, Kind::Double),
+                    all(4).remove(0),
+                    all(5).remove(0),
+                ];
+                for (at, (ours, whole)) in ours.iter().zip(&whole).enumerate() {
+                    let far = ((ours - whole).abs().max() / whole.abs().max()).double_value(&[]);
+                    assert!(far < allowed, "{at} in {kind:?}: {far}");
+                }
+                for own in &made {
+                    assert!(own[4].equal(&made[0][4]) && own[5].equal(&made[0][5]));
+                }
+            }
         }
     }
 }

@@ -1,11 +1,13 @@
 //! ResNets (He et al. 2016) with torchvision's structure, names and initial values, and what the study varies.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use harness_protocol::model::{Architecture, Stem};
 use tch::{Kind, Tensor};
 
 use crate::error::Result;
+use crate::group::Group;
 use crate::model::layers::{BatchNorm, Conv, Mode, init_batch_norm, init_conv};
 use crate::model::store::Store;
 
@@ -192,6 +194,15 @@ impl Resnet {
         let blocks = self.stages.iter().flatten();
         let inner = blocks.flat_map(|block| block.convs.iter().chain(&block.downsample).map(|(_, norm)| norm));
         std::iter::once(&self.bn1).chain(inner)
+    }
+
+    /// Makes its rows in training some of those of a batch that the ranks of a group share.
+    pub fn share(&mut self, group: &Arc<Group>) {
+        let blocks = self.stages.iter_mut().flatten();
+        let inner = blocks.flat_map(|block| block.convs.iter_mut().chain(&mut block.downsample).map(|(_, norm)| norm));
+        for norm in std::iter::once(&mut self.bn1).chain(inner) {
+            norm.group = Some(group.clone());
+        }
     }
 
     /// Counts one more training batch, as PyTorch's batch norm does.

@@ -1,10 +1,13 @@
 //! Dense prediction network: a ResNet whose last stages keep their size, and a head.
 
+use std::sync::Arc;
+
 use harness_protocol::model::Architecture;
 use harness_protocol::steps::SegmentHead;
 use tch::{Device, Tensor};
 
 use crate::error::Result;
+use crate::group::Group;
 use crate::model::dense::keeping;
 use crate::model::fcn::Head;
 use crate::model::layers::Mode;
@@ -59,6 +62,17 @@ impl Segmenter {
         let resnet = keeping(&store, &layout.architecture, layout.dilated)?;
         let head = Head::bind(&mut store, &layout.head, layout.architecture.features(), layout.classes, None)?;
         Ok(Self { store, resnet, head })
+    }
+
+    /// Makes its rows in training some of those of a batch that the ranks of a group share: statistics of batch norm are those
+    /// of all rows, and what dropout leaves out is drawn for all.
+    #[must_use]
+    pub fn among(mut self, group: Option<&Arc<Group>>) -> Self {
+        if let Some(group) = group {
+            self.resnet.share(group);
+            self.head.share(group);
+        }
+        self
     }
 
     /// Scores at the input's resolution: [n, 3, h, w] to [n, classes, h, w], bilinear, half-pixel centres

@@ -26,21 +26,20 @@ impl Finetuner {
         }
     }
 
-    /// One step down the gradient of `loss`.
-    ///
-    /// # Errors
-    /// libtorch's, such as too little memory.
-    pub fn descend(&mut self, loss: &Tensor, lr: f64) -> Result<()> {
-        let weights: Vec<&Tensor> = match self {
+    /// The parameters' tensors, in the order of [`Finetuner::step_along`].
+    pub fn tensors(&self) -> Vec<&Tensor> {
+        match self {
             Self::Sgd(sgd) => sgd.tensors().collect(),
             Self::Adam(adam) => adam.tensors().collect(),
-        };
-        let gradients = Tensor::f_run_backward(&[loss], &weights, false, false)?;
+        }
+    }
+
+    /// One step along these gradients, one for each parameter.
+    pub fn step_along(&mut self, gradients: Vec<Tensor>, lr: f64) {
         match self {
             Self::Sgd(sgd) => sgd.step_along(gradients, lr),
             Self::Adam(adam) => adam.step_along(gradients, lr),
         }
-        Ok(())
     }
 
     /// What the next step depends on, beside the parameters.

@@ -35,6 +35,16 @@ struct Batch {
     height: usize,
 }
 
+impl finetune::Batch for Batch {
+    fn known(&self) -> usize {
+        self.depth.iter().filter(|&&depth| depth > 0.0).count()
+    }
+
+    fn side(&self) -> (usize, usize) {
+        (self.width, self.height)
+    }
+}
+
 /// Depth as something to finetune for.
 struct Task<'a> {
     context: &'a Context<'a>,
@@ -74,18 +84,16 @@ impl finetune::Task for Task<'_> {
         Arc::new(move |epoch, indices| batch(&views, &params, epoch, indices))
     }
 
-    /// Mean absolute error over the batch's pixels whose depth is known.
-    fn loss(&self, network: &Segmenter, batch: &Batch) -> Result<Option<Tensor>> {
-        if batch.depth.iter().all(|&depth| depth == 0.0) {
-            return Ok(None);
-        }
-        let shape = [self.params.batch as i64, batch.height as i64, batch.width as i64];
+    /// Absolute error of pixels whose depth is known.
+    fn loss(&self, network: &Segmenter, batch: &Batch, reduction: Reduction) -> Result<Tensor> {
+        let rows = batch.depth.len() / (batch.width * batch.height).max(1);
+        let shape = [rows as i64, batch.height as i64, batch.width as i64];
         let depth = Tensor::f_from_slice(&batch.depth)?.f_view(shape)?.f_to_device(self.input.device)?;
         let x = self.input.tensor(&batch.pictures, batch.width, batch.height)?;
         let predicted = network.forward(&x, Mode::TRAIN).f_squeeze_dim(1)?;
         let known = depth.f_gt(0.0)?;
         let (predicted, depth) = (predicted.f_masked_select(&known)?, depth.f_masked_select(&known)?);
-        Ok(Some(predicted.f_l1_loss(&depth, Reduction::Mean)?))
+        Ok(predicted.f_l1_loss(&depth, reduction)?)
     }
 
     fn score(&self, network: &Segmenter, split: Split, shown: &[usize]) -> Result<(Errors, Shown)> {
@@ -122,6 +130,7 @@ impl finetune::Task for Task<'_> {
 /// cancelled.
 pub fn run(context: &Context) -> Result<Outcome> {
     let params: Params = context.params()?;
+    finetune::shareable(context, params.batch)?;
     let select = params.select.ok_or("`select` was not settled; this is a defect of harness")?;
     let (train, test) = (context.images(params.train.digest())?, context.images(params.test.digest())?);
     let encoder = Encoder::load(context.input_file(params.encoder.digest())?, context.device)?;
@@ -142,7 +151,7 @@ pub fn run(context: &Context) -> Result<Outcome> {
         select: &select,
         seed: params.seed,
     };
-    let done = finetune(context, &task, network, settings)?;
+    let Some(done) = finetune(context, &task, network, settings)? else { return Ok(Outcome::default()) };
     let seconds = start.elapsed().as_secs_f64();
 
     let (errors, floor) = (&done.chosen.score, truth.constant(learned));

@@ -2,6 +2,9 @@
 //!
 //! What is predicted, learned from and scored is a [`Task`]: classes for `segment`, metres for `depth`.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,10 +16,11 @@ use harness_protocol::steps::Select;
 use harness_views::loader::ordered;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind, Reduction, Tensor};
 
 use crate::context::Context;
 use crate::error::{Error, Result};
+use crate::group::{Gradients, Group};
 use crate::model::segmenter::Layout;
 use crate::model::{Network, Segmenter, Store, store};
 use crate::optim::Finetuner;
@@ -41,10 +45,18 @@ pub enum Split {
     Test,
 }
 
+/// Training views of one step, of one size.
+pub trait Batch: Send + 'static {
+    /// Pixels whose truth is known.
+    fn known(&self) -> usize;
+    /// Width and height of each view.
+    fn side(&self) -> (usize, usize);
+}
+
 /// What is learned and how it is scored.
 pub trait Task {
     /// Views of one step.
-    type Batch: Send + 'static;
+    type Batch: Batch;
     /// What is known of a network's predictions.
     type Score: Clone + Serialize + DeserializeOwned;
     /// What epochs are compared by: the curves `test_NAME` and `holdout_NAME`.
@@ -60,11 +72,11 @@ pub trait Task {
     fn count(&self, split: Split) -> usize;
     /// Training views.
     fn source(&self) -> Source<Self::Batch>;
-    /// The loss of a step; none where the batch has nothing to learn from.
+    /// The loss of a step, one number: the mean or the sum over pixels whose truth is known.
     ///
     /// # Errors
     /// libtorch's.
-    fn loss(&self, network: &Segmenter, batch: &Self::Batch) -> Result<Option<Tensor>>;
+    fn loss(&self, network: &Segmenter, batch: &Self::Batch, reduction: Reduction) -> Result<Tensor>;
     /// Scores a network, without a tensor of it moving; with the predictions of some pictures.
     ///
     /// # Errors
@@ -150,6 +162,23 @@ pub fn split(kind: &str, count: usize, held: usize, batch: u64, seed: u64) -> Re
     Ok((order, out))
 }
 
+/// Makes sure that a batch can be dealt to the ranks of a job in equal parts.
+///
+/// # Errors
+/// It cannot.
+pub fn shareable(context: &Context, batch: u64) -> Result<()> {
+    let ranks = context.team.size() as u64;
+    if batch.is_multiple_of(ranks) {
+        return Ok(());
+    }
+    let less = (1..ranks).rev().find(|&fewer| batch.is_multiple_of(fewer)).unwrap_or(1);
+    Err(format!(
+        "{ranks} devices cannot share a batch of {batch} in equal parts; ask for {less} (`resources.gpus`), or make `batch` a \
+         multiple of {ranks} (which is another training)"
+    )
+    .into())
+}
+
 /// What the network computed on test in the epoch that counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Chosen {
@@ -193,21 +222,59 @@ impl<S> Place<S> {
             held_best: None,
         }
     }
+
+    /// The last epoch that was scored, from 1; 0 before.
+    fn scored(&self) -> u64 {
+        self.last.as_ref().map_or(0, |score| score.epoch)
+    }
 }
 
 /// Finetunes a copy of `network` to the last epoch, from where it was stopped if it was, and chooses the epoch that counts.
+/// None of ranks above 0, which score nothing.
 ///
 /// # Errors
-/// A loss that is not finite, cancelled (a checkpoint is written then), what the task fails with.
+/// A loss that is not finite, cancelled (a checkpoint is written then), what the task fails with, another rank that ended.
 pub fn finetune<T: Task>(
     context: &Context,
     task: &T,
     network: &Network,
     settings: Settings,
-) -> Result<Finished<T::Score>> {
+) -> Result<Option<Finished<T::Score>>> {
     let mut run = Run::start(context, task, network, settings)?;
     run.train()?;
-    run.finished()
+    if context.team.leads() { run.finished().map(Some) } else { Ok(None) }
+}
+
+/// What all ranks know before a step.
+enum Turn {
+    /// The user wants to stop.
+    Stop,
+    /// Pixels of the whole batch whose truth is known.
+    Go { known: f64 },
+}
+
+/// Asks all ranks whether to go on with a step, of which this one has `batch`.
+fn turn<B: Batch>(group: Option<&Arc<Group>>, cancelled: bool, batch: &B) -> Result<Turn> {
+    let (width, height) = batch.side();
+    let mine = [f64::from(u8::from(cancelled)), batch.known() as f64, width as f64, height as f64];
+    let mut all = mine.to_vec();
+    if let Some(group) = group {
+        let row = Tensor::f_from_slice(&mine)?.f_view([1, 4])?.f_to_device(group.device())?;
+        all = Vec::try_from(group.gather(&row)?.f_reshape([-1])?.f_to_device(Device::Cpu)?)?;
+    }
+    let rows = || all.chunks_exact(4);
+    if rows().any(|row| row[0] > 0.0) {
+        return Ok(Turn::Stop);
+    }
+    if let Some(other) = rows().find(|row| row[2..] != all[2..4]) {
+        return Err(format!(
+            "the pictures of a step must have one size, and there are some of {}x{} and some of {}x{}; bring the dataset to \
+             one size, or use an augmentation that does",
+            all[2], all[3], other[2], other[3]
+        )
+        .into());
+    }
+    Ok(Turn::Go { known: rows().map(|row| row[1]).sum() })
 }
 
 /// A running finetuning.
@@ -219,6 +286,7 @@ struct Run<'a, T: Task> {
     steps: u64,
     segmenter: Segmenter,
     optimizer: Finetuner,
+    gradients: Gradients,
     chosen: Chosen,
     place: Place<T::Score>,
     /// Predictions of the epoch that counts so far.
@@ -241,11 +309,17 @@ impl<'a, T: Task> Run<'a, T> {
                 }
             }
         }
+        // Before this no rank goes on to a step after which there is another checkpoint.
+        let place = &run.place;
+        if !context.team.agrees(place.epoch * run.steps + place.step)? || !context.team.agrees(place.scored())? {
+            return Err("the ranks read different checkpoints; does every device see the same cache folder?".into());
+        }
         Ok(run)
     }
 
     fn fresh(context: &'a Context<'a>, task: &'a T, network: &Network, settings: Settings<'a>) -> Result<Self> {
-        let segmenter = Segmenter::new(&network.store, settings.layout, settings.seed, context.device)?;
+        let group = context.team.group();
+        let segmenter = Segmenter::new(&network.store, settings.layout, settings.seed, context.device)?.among(group);
         let optimizer = Finetuner::new(segmenter.store.parameters(), settings.optimizer);
         let chosen = match settings.select {
             Select::Last(_) => Chosen::Last,
@@ -254,15 +328,19 @@ impl<'a, T: Task> Run<'a, T> {
         };
         let steps = task.train() as u64 / settings.batch;
         let (place, shown) = (Place::start(&context.job.key), Shown::new());
-        Ok(Self { context, task, settings, steps, segmenter, optimizer, chosen, place, shown })
+        let gradients = Gradients::new(group.cloned());
+        Ok(Self { context, task, settings, steps, segmenter, optimizer, gradients, chosen, place, shown })
     }
 
     fn checkpoint(&self) -> PathBuf {
         self.context.job.work_dir.join("checkpoint.safetensors")
     }
 
-    /// Writes everything that the rest of the run depends on.
+    /// Writes everything that the rest of the run depends on, which does not tell how many ranks there are; rank 0 does.
     fn save(&self) -> Result<()> {
+        if !self.context.team.leads() {
+            return Ok(());
+        }
         let tensors = self.segmenter.store.tensors().iter();
         let mut tensors: BTreeMap<String, Tensor> =
             tensors.map(|(name, tensor)| (format!("network/{name}"), tensor.detach())).collect();
@@ -311,23 +389,29 @@ impl<'a, T: Task> Run<'a, T> {
         // A thread prepares a whole batch, while the network learns from the one before.
         let kind = context.job.kind.as_str();
         let owned = kind.to_string();
+        // Each rank has its own rows of every batch.
+        let share = each / context.team.size();
+        let own = context.team.rank() * share;
         let mut batches = ordered(context.threads(), context.threads(), (first..total).collect(), move |at: u64| {
             let (epoch, step) = (at / steps, (at % steps) as usize);
             let order = seed::permutation(seed, &owned, "order", epoch, 0, count);
-            source(epoch, &order[step * each..(step + 1) * each])
+            source(epoch, &order[step * each + own..][..share])
         });
         // A run that was stopped between an epoch's end and its score.
         self.score_if_due()?;
         for at in first..total {
             let (epoch, step) = (at / steps, at % steps);
-            if context.cancelled() {
-                self.save()?;
-                return Err(Error::Cancelled);
-            }
             let views = batches.next().ok_or("the loading threads ended early")???;
+            let known = match turn(context.team.group(), context.cancelled(), &views)? {
+                Turn::Go { known } => known,
+                Turn::Stop => {
+                    self.save()?;
+                    return Err(Error::Cancelled);
+                }
+            };
             let lr = settings.schedule.rate(settings.optimizer.lr(), epoch, epochs);
             seed::reseed(seed, kind, "dropout", at);
-            let loss = self.step(&views, lr)?;
+            let loss = self.step(&views, known, lr)?;
             if !loss.is_finite() {
                 return Err(format!(
                     "the loss is not finite in epoch {} at step {} (learning rate {lr}); lower `optimizer.lr`",
@@ -351,24 +435,41 @@ impl<'a, T: Task> Run<'a, T> {
         Ok(())
     }
 
-    /// One step; its loss, 0 where there is nothing to learn from.
-    fn step(&mut self, batch: &T::Batch, lr: f64) -> Result<f64> {
-        let Some(loss) = self.task.loss(&self.segmenter, batch)? else { return Ok(0.0) };
-        let value = loss.double_value(&[]);
+    /// One step, whose whole batch has `known` pixels to learn from; its loss, 0 where there are none. Both are the same on
+    /// all ranks.
+    fn step(&mut self, batch: &T::Batch, known: f64, lr: f64) -> Result<f64> {
+        if known == 0.0 {
+            return Ok(0.0);
+        }
+        let ranks = self.gradients.ranks() as f64;
+        let (task, segmenter) = (self.task, &self.segmenter);
+        let (gradients, value) = self.gradients.of(&self.optimizer.tensors(), 1, |_| match ranks {
+            1.0 => task.loss(segmenter, batch, Reduction::Mean),
+            // Means over the ranks are to be means over all pixels, wherever most of them are.
+            _ => Ok(task.loss(segmenter, batch, Reduction::Sum)? * (ranks / known)),
+        })?;
         if value.is_finite() {
-            self.optimizer.descend(&loss, lr)?;
+            self.optimizer.step_along(gradients, lr);
         }
         Ok(value)
     }
 
-    /// Scores the network if its epoch is one to be scored and was not yet.
+    /// Scores the network if its epoch is one to be scored and was not yet. Rank 0 does, and the others wait.
     fn score_if_due(&mut self) -> Result<()> {
         let epoch = self.place.epoch;
-        let scored = self.place.last.as_ref().map_or(0, |score| score.epoch);
         let due = epoch.is_multiple_of(self.settings.every) || epoch == self.settings.epochs;
-        if epoch == 0 || self.place.step != 0 || scored == epoch || !due {
+        if epoch == 0 || self.place.step != 0 || self.place.scored() == epoch || !due {
             return Ok(());
         }
+        let team = &self.context.team;
+        let stopped = match team.wait_for_leader(&format!("score-{epoch}"), || self.score(epoch)) {
+            Err(Error::Cancelled) => true,
+            other => other.map(|()| false)?,
+        };
+        if team.any(stopped)? { Err(Error::Cancelled) } else { Ok(()) }
+    }
+
+    fn score(&mut self, epoch: u64) -> Result<()> {
         let held = match self.task.count(Split::Held) {
             0 => None,
             _ => Some(self.task.score(&self.segmenter, Split::Held, &[])?.0),

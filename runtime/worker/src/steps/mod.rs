@@ -107,12 +107,19 @@ fn try_run(job: &Job, sink: Sink, cancelled: &AtomicU64) -> Result<Outcome> {
     }
     let context = Context::new(job, sink, cancelled)?.with_team(Team::lead(job)?)?;
     start(&context)?;
-    let mut outcome = (run.run)(&context).map_err(|error| context.team.explained(error))?;
+    let mut outcome = guarded(run, &context).map_err(|error| context.team.explained(error))?;
     let warnings = context.warnings();
     if !warnings.is_empty() {
         outcome.provenance.insert("warnings".into(), warnings.into());
     }
     Ok(outcome)
+}
+
+/// Runs a step. Its panics are errors; and whatever fails after other ranks were lost does so for that.
+fn guarded(run: &Run, context: &Context) -> Result<Outcome> {
+    catch_unwind(AssertUnwindSafe(|| (run.run)(context)))
+        .unwrap_or_else(|panic| Err(panic_message(panic.as_ref()).into()))
+        .map_err(|error| context.team.blame(error))
 }
 
 /// How every job starts.
@@ -131,7 +138,7 @@ pub fn run_rank(job: &Job, rank: usize) -> Result<()> {
         let run = found(job)?;
         let context = Context::new(job, &|_| (), &never)?.with_team(Team::follow(job, rank)?)?;
         start(&context)?;
-        (run.run)(&context).map(drop)
+        guarded(run, &context).map(drop)
     };
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(panic_message(panic.as_ref()).into()))
 }

@@ -188,9 +188,6 @@ impl<'a> Run<'a> {
         let final_loss = self.place.curves.get("loss").and_then(|curve| curve.y.last().copied()).unwrap_or(f64::NAN);
         let mut provenance = provenance(context, steps_now * params.batch, self.place.now);
         let achieved = device::achieved(params.precision, context.device)?;
-        if context.team.size() > 1 {
-            provenance.insert("ranks".into(), json!(context.team.size()));
-        }
         provenance.insert("precision".into(), json!({ "requested": params.precision, "achieved": achieved }));
         if let Some(bytes) = shim::peak_memory(context.device) {
             provenance.insert("peak_gpu_memory_bytes".into(), json!(bytes));

@@ -38,6 +38,16 @@ struct Batch {
     height: usize,
 }
 
+impl finetune::Batch for Batch {
+    fn known(&self) -> usize {
+        self.classes.iter().filter(|&&class| class != VOID).count()
+    }
+
+    fn side(&self) -> (usize, usize) {
+        (self.width, self.height)
+    }
+}
+
 /// Semantic segmentation as something to finetune for.
 struct Task<'a> {
     context: &'a Context<'a>,
@@ -78,16 +88,15 @@ impl finetune::Task for Task<'_> {
         Arc::new(move |epoch, indices| views(&pairs, &params, epoch, indices))
     }
 
-    fn loss(&self, network: &Segmenter, batch: &Batch) -> Result<Option<Tensor>> {
-        if batch.classes.iter().all(|&class| class == VOID) {
-            return Ok(None);
-        }
-        let shape = [self.params.batch as i64, batch.height as i64, batch.width as i64];
+    /// Cross-entropy of pixels that are not void.
+    fn loss(&self, network: &Segmenter, batch: &Batch, reduction: Reduction) -> Result<Tensor> {
+        let rows = batch.classes.len() / (batch.width * batch.height).max(1);
+        let shape = [rows as i64, batch.height as i64, batch.width as i64];
         let classes = Tensor::f_from_data_size(&batch.classes, &shape, Kind::Uint8)?;
         let classes = classes.f_to_device(self.input.device)?.to_kind(Kind::Int64);
         let x = self.input.tensor(&batch.pictures, batch.width, batch.height)?;
         let scores = network.forward(&x, Mode::TRAIN);
-        Ok(Some(scores.f_cross_entropy_loss(&classes, None::<&Tensor>, Reduction::Mean, i64::from(VOID), 0.0)?))
+        Ok(scores.f_cross_entropy_loss(&classes, None::<&Tensor>, reduction, i64::from(VOID), 0.0)?)
     }
 
     fn score(&self, network: &Segmenter, split: Split, shown: &[usize]) -> Result<(Score, Shown)> {
@@ -112,6 +121,7 @@ impl finetune::Task for Task<'_> {
 /// a loss that is not finite, cancelled.
 pub fn run(context: &Context) -> Result<Outcome> {
     let params: Params = context.params()?;
+    finetune::shareable(context, params.batch)?;
     let (train, test) = (context.images(params.train.digest())?, context.images(params.test.digest())?);
     let encoder = Encoder::load(context.input_file(params.encoder.digest())?, context.device)?;
     let network = encoder.need_network("segment")?;
@@ -140,7 +150,7 @@ pub fn run(context: &Context) -> Result<Outcome> {
         select: &params.select,
         seed: params.seed,
     };
-    let done = finetune(context, &task, network, settings)?;
+    let Some(done) = finetune(context, &task, network, settings)? else { return Ok(Outcome::default()) };
     let seconds = start.elapsed().as_secs_f64();
 
     let (profile, score) = (params.profile, &done.chosen.score);

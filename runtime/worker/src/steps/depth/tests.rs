@@ -104,6 +104,32 @@ fn depth_is_learned_and_everything_is_reported() {
     assert_eq!(declared, given);
 }
 
+/// Most of what is known lies in some of the pictures, so that the ranks have unequal parts of it.
+#[test]
+fn ranks_learn_what_one_process_learns() {
+    let mut bench = Bench::new();
+    let encoder = encoder(&mut bench);
+    let unknown = |item: u64, _: &mut Picture, grid: &mut Grid| match item {
+        0..6 => grid.values.fill(0.0),
+        6 => grid.values[20..].fill(0.0),
+        _ => (),
+    };
+    let train = dataset(&mut bench, "train", 13, unknown, |_, bytes| Some(bytes));
+    let test = plain(&mut bench, "test", 3);
+    let change = json!({ "epochs": 1, "select": { "last": {} }, "optimizer": { "sgd": { "lr": 0.001 } }, "augment": { "scales": [1.0, 1.5] } });
+    let params = params(&encoder, &train, &test, change);
+    let whole = bench.job("whole", "depth", params.clone());
+    let alone = bench.run(&whole).outcome();
+    let job = bench.job("two", "depth", params);
+    let made = bench.ranks(&job, 2, |_| false).remove(0).unwrap();
+    let (far, name) = bench.apart(&job, &whole);
+    println!("2 ranks are {far:.1e} apart from one process ({name})");
+    assert!(far < 1e-5, "{name}: {far}");
+    for (name, value) in &alone.metrics {
+        assert!((made.metrics[name] - value).abs() < 1e-4, "{name}: {} {value}", made.metrics[name]);
+    }
+}
+
 #[test]
 fn a_resumed_run_ends_in_the_same_bytes() {
     // Without dropout: libtorch's generator is one a process, and the tests of a process share it.

@@ -178,6 +178,80 @@ fn a_resumed_run_ends_in_the_same_bytes() {
     assert_eq!(ended.outcome().metrics, uninterrupted.metrics);
 }
 
+/// Scores, curves, and weights to the last digits of their precision; where one rank's rows are void and where all are. And
+/// a checkpoint does not tell how many ranks made it.
+#[test]
+fn ranks_learn_what_one_process_learns() {
+    let mut bench = Bench::new();
+    let encoder = bench.encoder(&network());
+    let void = |item: u64, _: &mut Picture, mask: &mut IndexMask| match item {
+        0..6 => mask.data.fill(255),
+        6 => mask.data[28..].fill(255),
+        _ => (),
+    };
+    let train = dataset(&mut bench, "train", 13, void, |_| ());
+    let test = plain(&mut bench, "test", 3);
+    let tmp = |name: &str, or: f64| std::env::var(name).ok().and_then(|t| t.parse().ok()).unwrap_or(or);
+    let change = json!({ "epochs": tmp("TMP_EPOCHS", 1.0) as u64, "profile": "official", "optimizer": { "sgd": { "lr": tmp("TMP_LR", 0.001) } } });
+    let params = params(&encoder, &train, &test, change);
+    let whole = bench.job("whole", "segment", params.clone());
+    let alone = bench.run(&whole).outcome();
+    {
+        let other = network();
+        tch::no_grad(|| {
+            for (_, mut tensor) in other.need_network("segment").unwrap().store.parameters() {
+                let _ = tensor.g_mul_scalar_(1.0 + 1e-7);
+            }
+        });
+        let encoder = bench.encoder(&other);
+        let mut params = params.clone();
+        params["encoder"] = encoder;
+        let job = bench.job("control", "segment", params);
+        let made = bench.run(&job).outcome();
+        println!(
+            "TMP control {:?} {:?} {:?} {:?} {:?}",
+            bench.apart(&job, &whole),
+            made.series["loss"].y,
+            alone.series["loss"].y,
+            made.metrics,
+            alone.metrics
+        );
+    }
+    let shared = |name: &str, ranks| {
+        let job = bench.job(name, "segment", params.clone());
+        (bench.ranks(&job, ranks, |_| false), job)
+    };
+    for ranks in [2, 4] {
+        let (made, job) = shared(&format!("{ranks} ranks"), ranks);
+        let outcomes: Vec<_> = made.into_iter().map(Result::unwrap).collect();
+        assert_eq!(outcomes[0].provenance["ranks"], ranks);
+        assert!(outcomes[1..].iter().all(|outcome| outcome.outputs.is_empty() && outcome.metrics.is_empty()));
+        let (far, name) = bench.apart(&job, &whole);
+        println!("{ranks} ranks are {far:.1e} apart from one process ({name})");
+        println!("TMP {:?} {:?}", outcomes[0].series["loss"].y, alone.series["loss"].y);
+        assert!(far < 1e-5, "{name}: {far}");
+        for (name, value) in &alone.metrics {
+            assert!((outcomes[0].metrics[name] - value).abs() < 2e-3, "{name}: {} {value}", outcomes[0].metrics[name]);
+        }
+        for (ours, whole) in outcomes[0].series["loss"].y.iter().zip(&alone.series["loss"].y) {
+            assert!((ours - whole).abs() < 1e-5 * whole, "{ours} {whole}");
+        }
+    }
+    // Two ranks, stopped in the middle of an epoch; one process goes on.
+    let cut = bench.job("cut", "segment", params.clone());
+    let stop = |message: &FromWorker| matches!(message, FromWorker::Progress { stage, .. } if stage == "epoch 1/1");
+    for ended in bench.ranks(&cut, 2, stop) {
+        assert!(matches!(ended, Err(crate::error::Error::Cancelled)), "{ended:?}");
+    }
+    let ended = bench.run(&cut);
+    let went_on =
+        |m: &FromWorker| matches!(m, FromWorker::Log { text, .. } if text.starts_with("going on from epoch 1, step"));
+    assert!(ended.said.iter().any(went_on), "{:?}", ended.said);
+    ended.outcome();
+    let (far, name) = bench.apart(&cut, &whole);
+    assert!(far < 1e-5, "{name}: {far}");
+}
+
 /// The three ways of choosing an epoch, read from one run's curves.
 #[test]
 fn the_epoch_that_counts_is_chosen_as_said() {
