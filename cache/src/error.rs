@@ -17,7 +17,7 @@ pub enum Error {
     },
     /// The folder exists, but nothing can be written there.
     #[error(
-        "cannot {action} `{}`: it is not writable ({source}); give this user write permission, or name another cache folder (`--cache DIR`)",
+        "cannot {action} `{}`: it is not writable ({why}); give this user write permission, or name another cache folder (`--cache DIR`)",
         path.display()
     )]
     NotWritable {
@@ -26,11 +26,11 @@ pub enum Error {
         /// Where.
         path: PathBuf,
         /// The system's word.
-        source: io::Error,
+        why: io::Error,
     },
     /// No space is left, or the quota is used up.
     #[error(
-        "cannot {action} `{}`: no space is left ({source}); free some (`harness cache gc` removes what no run refers to), or name a cache folder on another disk (`--cache DIR`); what was already stored is safe",
+        "cannot {action} `{}`: no space is left ({why}); free some (`harness cache gc` removes what no run refers to), or name a cache folder on another disk (`--cache DIR`); what was already stored is safe",
         path.display()
     )]
     DiskFull {
@@ -39,7 +39,7 @@ pub enum Error {
         /// Where.
         path: PathBuf,
         /// The system's word.
-        source: io::Error,
+        why: io::Error,
     },
     /// The folder was written in another layout.
     #[error(
@@ -93,14 +93,14 @@ pub enum Error {
         reason: String,
     },
     /// Anything else the file system refused.
-    #[error("cannot {action} `{}`: {source}", path.display())]
+    #[error("cannot {action} `{}`: {why}", path.display())]
     Io {
         /// What was being done, as a verb phrase.
         action: &'static str,
         /// Where.
         path: PathBuf,
         /// The system's word.
-        source: io::Error,
+        why: io::Error,
     },
 }
 
@@ -109,11 +109,11 @@ impl Error {
     pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Error {
         let path = path.to_owned();
         match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::DiskFull { action, path, source },
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::DiskFull { action, path, why: source },
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem if !action.starts_with("read") => {
-                Error::NotWritable { action, path, source }
+                Error::NotWritable { action, path, why: source }
             }
-            _ => Error::Io { action, path, source },
+            _ => Error::Io { action, path, why: source },
         }
     }
 }

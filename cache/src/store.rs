@@ -108,7 +108,7 @@ impl Cache {
                 self.quarantine(digest)?;
                 Ok(None)
             }
-            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(Error::Io { why, .. }) if why.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -20,8 +20,7 @@ const SEED: u64 = 5;
 
 /// Pictures of noise by their numbers, in double precision. The first five have classes, in some of their rows; all others
 /// are void.
-#[derive(Clone, Copy)]
-struct Noise { kind: Kind, flat: bool, last: bool, all: bool, lr: f64, epochs: u64 }
+struct Noise;
 
 #[derive(Clone)]
 struct Numbers(Vec<usize>);
@@ -77,18 +76,7 @@ impl Task for Noise {
             let _ = classes.narrow(0, Numbers::rows(index) as i64, side - Numbers::rows(index) as i64).fill_(255);
             classes
         };
-        let (kind, flat, last) = (self.kind, self.flat, self.last);
-        let picture = |index: &usize| {
-            let x = picture(index);
-            if !flat { return x.to_kind(kind); }
-            let x = x.narrow(1, 0, 1).narrow(2, 0, 1).expand([3, side, side], false).copy();
-            let colour = |n: i64| seed::normal((index + 100 * n as usize) as u64, "test", "c", &[3, 1, 1], 1.0).to_kind(Kind::Double);
-            x.narrow(1, 2, 5).narrow(2, 3, 5).copy_(&colour(1).expand([3, 5, 5], false));
-            x.narrow(1, 5, 5).narrow(2, 6, 5).copy_(&colour(2).expand([3, 5, 5], false));
-            x.to_kind(kind)
-        };
         let x = Tensor::stack(&batch.0.iter().map(picture).collect::<Vec<_>>(), 0);
-        let x = if last { x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]) } else { x };
         let y = Tensor::stack(&batch.0.iter().map(classes).collect::<Vec<_>>(), 0);
         Ok(network.forward(&x, Mode::TRAIN).f_cross_entropy_loss(&y, None::<&Tensor>, reduction, 255, 0.0)?)
     }
@@ -99,8 +87,7 @@ impl Task for Noise {
 }
 
 /// Weights and statistics after two epochs of four steps, losses of the epochs, and the score where one is made.
-fn learned(group: Option<Arc<Group>>) -> (BTreeMap<String, Tensor>, Vec<f64>, Option<f64>) { learned_(group, Noise { kind: Kind::Double, flat: false, last: false, all: false, lr: 0.05, epochs: 2 }) }
-fn learned_(group: Option<Arc<Group>>, noise: Noise) -> (BTreeMap<String, Tensor>, Vec<f64>, Option<f64>) {
+fn learned(group: Option<Arc<Group>>) -> (BTreeMap<String, Tensor>, Vec<f64>, Option<f64>) {
     let bench = Bench::new();
     let mut job = bench.job_of("a", "segment", json!({}));
     job.peers = vec!["cpu".into(); group.as_ref().map_or(0, |group| group.size() - 1)];
@@ -121,19 +108,19 @@ fn learned_(group: Option<Arc<Group>>, noise: Noise) -> (BTreeMap<String, Tensor
     let encoder = Encoder::random(architecture, [0.5; 3], [0.25; 3], 1).unwrap();
     let settings = Settings {
         layout: &layout,
-        optimizer: &serde_json::from_value(json!({ "sgd": { "lr": noise.lr, "momentum": 0.9, "weight_decay": 1e-3 } }))
+        optimizer: &serde_json::from_value(json!({ "sgd": { "lr": 0.05, "momentum": 0.9, "weight_decay": 1e-3 } }))
             .unwrap(),
         schedule: &serde_json::from_value(json!({ "constant": {} })).unwrap(),
-        epochs: noise.epochs,
+        epochs: 2,
         batch: 4,
         every: 1,
         select: &serde_json::from_value(json!({ "last": {} })).unwrap(),
         seed: SEED,
     };
-    let mut run = Run::fresh(&context, &noise, encoder.need_network("segment").unwrap(), settings).unwrap();
+    let mut run = Run::fresh(&context, &Noise, encoder.need_network("segment").unwrap(), settings).unwrap();
     let mut store = Store::default();
     for (name, tensor) in run.segmenter.store.tensors() {
-        let kind = if tensor.is_floating_point() { noise.kind } else { tensor.kind() };
+        let kind = if tensor.is_floating_point() { Kind::Double } else { tensor.kind() };
         store.insert(name, tensor.detach().to_kind(kind));
     }
     store.train(true);
@@ -212,35 +199,5 @@ fn batches_that_cannot_be_dealt_are_refused_with_the_way_out() {
     for message in bench.ranks(&bench.job("a", "segment", params), 3, |_| false).into_iter().map(Result::unwrap_err) {
         let message = message.to_string();
         assert!(message.contains("3 devices cannot share a batch of 4 in equal parts; ask for 2"), "{message}");
-    }
-}
-
-#[test]
-fn tmp_matrix() {
-    let far = |a: &BTreeMap<String, Tensor>, b: &BTreeMap<String, Tensor>| {
-        let mut most = (0.0, String::new());
-        for (name, x) in a {
-            let (x, y) = (x.to_kind(Kind::Double), b[name].to_kind(Kind::Double));
-            let far = ((&x - &y).abs().max() / y.abs().max().clamp_min(1e-3)).double_value(&[]);
-            if far > most.0 { most = (far, name.clone()); }
-        }
-        most
-    };
-    for flat in [false, true] {
-        for last in [false, true] {
-            let base = Noise { kind: Kind::Double, flat, last, all: false, lr: 0.001, epochs: 1 };
-            let single = Noise { kind: Kind::Float, ..base };
-            let whole = learned_(None, base).0;
-            let alone = learned_(None, single).0;
-            println!("flat {flat} last {last}: f32 alone vs f64 {:?}", far(&alone, &whole));
-            for own in together(2, |_| learned_(None, single).0) {
-                println!("   beside another thread vs f32 alone {:?}", far(&own, &alone));
-            }
-            for ranks in [2, 4] {
-                for own in together(ranks, |group| learned_(Some(group), single).0) {
-                    println!("   {ranks} ranks vs f32 {:?} vs f64 {:?}", far(&own, &alone), far(&own, &whole));
-                }
-            }
-        }
     }
 }
