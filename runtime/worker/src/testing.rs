@@ -245,6 +245,12 @@ impl Bench {
     }
 }
 
+/// Fills a picture with noise of its own.
+pub fn noise(item: u64, bytes: &mut [u8]) {
+    let mut stream = harness_views::Stream::new(item, "test", "noise", 0, 0, 0);
+    bytes.iter_mut().for_each(|byte| *byte = (stream.next_u64() >> 56) as u8);
+}
+
 /// The smallest network.
 pub fn tiny() -> Value {
     json!({ "resnet18": { "stem": "small", "width": 0.0625 } })
