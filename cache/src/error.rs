@@ -105,6 +105,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// A failed attempt to write a file of [`crate::Cache::temp_dir`], sorted as the cache's own.
+    pub fn writing(path: &Path, source: io::Error) -> Error {
+        Error::io("write", path, source)
+    }
+
     /// Sorts a failed attempt to write into the kinds that have a way out of their own.
     pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Error {
         let path = path.to_owned();

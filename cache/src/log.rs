@@ -153,6 +153,24 @@ impl Cache {
     }
 }
 
+impl Record {
+    /// The record as one line with its checksum, for keeping it elsewhere than in a cache folder.
+    ///
+    /// # Errors
+    /// [`Error::Params`]: it cannot be written as JSON.
+    pub fn to_line(&self) -> Result<Vec<u8>, Error> {
+        print(self)
+    }
+
+    /// Reads what [`Record::to_line`] gave.
+    ///
+    /// # Errors
+    /// Why it is not a whole record of this key that this program can read, as a clause.
+    pub fn from_line(line: &[u8], key: &Digest) -> Result<Record, String> {
+        parse(line, key)
+    }
+}
+
 /// The key of a log by its path; `None` for a file that is no log.
 pub(crate) fn key_of(path: &Path) -> Option<Digest> {
     path.file_name()?.to_str()?.strip_suffix(".jsonl")?.parse().ok()

@@ -86,6 +86,26 @@ impl Cache {
         Ok(stored)
     }
 
+    /// Takes a file that came from elsewhere, if it has the digest that it should have; whether it has. It must lie on the
+    /// cache's own file system, such as in [`Cache::temp_dir`], and nobody else may write to it; where the answer is no it
+    /// stays where it is.
+    ///
+    /// # Errors
+    /// The file cannot be read; the store cannot be written.
+    pub fn receive(&self, path: &Path, digest: &Digest) -> Result<bool, Error> {
+        let file = File::open(path).at("read", path)?;
+        make_read_only(&file, path)?;
+        if Digest::of_open(&file).at("read", path)? != *digest {
+            return Ok(false);
+        }
+        if self.verified(digest)?.is_none() {
+            let target = self.blob_folder(digest)?.join(digest.to_string());
+            fs::rename(path, &target).at("move to the cache", path)?;
+            self.settle(target);
+        }
+        Ok(true)
+    }
+
     /// Where a blob lies, if it is there. Says nothing of its content: see [`Cache::verified`].
     ///
     /// # Errors
