@@ -5,7 +5,7 @@ export PATH := $(PATH):$(CURDIR)/.tools/cmake/cmake/data/bin
 CARGO ?= cargo
 HARNESS := target/release/harness
 
-.PHONY: nccl quickstart test build setup bench bench-classify bench-engine bench-train bench-video bench-views soak fuzz fingerprints manual fmt clean
+.PHONY: nccl quickstart test test-cluster build setup bench bench-classify bench-engine bench-train bench-video bench-views soak fuzz fingerprints manual fmt clean
 
 quickstart: build        ## run experiments/quickstart.exp and say where its summary is
 	$(HARNESS) run experiments/quickstart.exp
@@ -14,6 +14,12 @@ test: build              ## formatting, lints with warnings denied, unit and end
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --workspace --all-targets --locked -- -D warnings
 	$(CARGO) test --release --workspace --locked
+
+test-cluster: build      ## Slurm, ranks and the shared cache alone; says what was skipped, and what would have to be installed
+	@$(CARGO) build --release --workspace --locked --example s3_server
+	@set -o pipefail; $(CARGO) test --release --workspace --locked --test cluster --test ranks --test shared --test results \
+		--test jobs -- --nocapture 2>&1 | tee target/test-cluster.log
+	@printf 'test-cluster: %s skipped\n' "$$(grep -c '^skipped:' target/test-cluster.log)"
 
 build: setup             ## both binaries, in target/release
 	$(CARGO) build --release --locked -p harness-runtime -p harness-worker

@@ -26,6 +26,8 @@ use clap_complete::ArgValueCompleter;
 use serde::Serialize;
 use std::path::PathBuf;
 
+pub use crate::words::{bytes, count};
+
 /// A reproducible experiment harness for self-supervised vision research.
 #[derive(Parser, Debug)]
 #[command(name = "harness", version, propagate_version = true)]
@@ -129,6 +131,9 @@ pub struct Run {
     /// After a failure, go on with what does not depend on it
     #[arg(long)]
     pub keep_going: bool,
+    /// Leave the shared cache (`remote` of harness.toml) alone
+    #[arg(long)]
+    pub offline: bool,
     /// Only say what would be computed
     #[arg(long)]
     pub dry_run: bool,
@@ -196,18 +201,6 @@ pub fn when(unix_ms: u64) -> String {
     at.map_or("an unknown time".into(), |at| at.strftime("%Y-%m-%d %H:%M").to_string())
 }
 
-/// `512 B`, `5.4 MiB`.
-pub fn bytes(bytes: u64) -> String {
-    let mut value = bytes as f64;
-    let mut unit = 0;
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    while value >= 1024.0 && unit < 4 {
-        value /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
-}
-
 /// Prints a value as JSON, for programs.
 pub fn print_json(value: &impl Serialize) -> Result<()> {
     println!("{}", serde_json::to_string_pretty(value)?);
@@ -230,11 +223,6 @@ pub fn aligned(rows: &[Vec<String>]) -> Vec<String> {
         line.trim_end().to_string()
     };
     rows.iter().map(line).collect()
-}
-
-/// `1 step`, `3 steps`.
-pub fn count(n: usize, thing: &str) -> String {
-    format!("{n} {thing}{}", if n == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]

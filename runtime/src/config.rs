@@ -33,6 +33,46 @@ struct File {
     executor: Option<Where>,
     /// How the cluster is used.
     slurm: SlurmFile,
+    /// Where results are shared between machines.
+    remote: Option<RemoteFile>,
+}
+
+/// `remote` of a `harness.toml`: a place, or a place with what is done there.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged, expecting = "`remote` is a place, such as \"s3://bucket/prefix\", or { place = …, send = false }")]
+enum RemoteFile {
+    Place(String),
+    Both(RemoteTable),
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RemoteTable {
+    place: String,
+    #[serde(default = "yes")]
+    send: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Where results are shared between machines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shared {
+    /// A folder, or the address of an object store.
+    pub place: String,
+    /// Whether results that are computed here go there; they come from there in any case.
+    pub send: bool,
+}
+
+impl From<RemoteFile> for Shared {
+    fn from(said: RemoteFile) -> Self {
+        match said {
+            RemoteFile::Place(place) => Self { place, send: true },
+            RemoteFile::Both(RemoteTable { place, send }) => Self { place, send },
+        }
+    }
 }
 
 /// `[slurm]` of a `harness.toml`.
@@ -157,6 +197,8 @@ pub struct Config {
     pub executor: Option<Where>,
     /// How the cluster is used.
     pub slurm: Slurm,
+    /// Where results are shared between machines.
+    pub shared: Option<Shared>,
     /// The project's `harness.toml`, or where one would be looked for first.
     pub project_file: PathBuf,
     /// The folder of the `.exp` file: plain paths are relative to it.
@@ -231,6 +273,8 @@ pub struct Flags {
     pub device: Option<String>,
     /// `--executor`
     pub executor: Option<Where>,
+    /// `--offline`
+    pub offline: bool,
 }
 
 fn read(path: &Path) -> Result<File> {
@@ -248,6 +292,13 @@ fn read(path: &Path) -> Result<File> {
     file.cache.iter_mut().for_each(place);
     file.worker.iter_mut().for_each(place);
     file.slurm.worker.iter_mut().for_each(place);
+    if let Some(RemoteFile::Place(remote) | RemoteFile::Both(RemoteTable { place: remote, .. })) = &mut file.remote
+        && !remote.contains("://")
+    {
+        let mut path = PathBuf::from(&*remote);
+        place(&mut path);
+        *remote = path.to_string_lossy().into_owned();
+    }
     Ok(file)
 }
 
@@ -281,6 +332,11 @@ impl Config {
         let wait = wait.context("wait")?;
         let memory = near.memory.or(far.memory).map(|text| bytes(&text)).transpose().context("memory")?;
         let said = env("HARNESS_EXECUTOR").map(|text| executor(&text)).transpose().map_err(anyhow::Error::msg)?;
+        let shared = match env("HARNESS_REMOTE") {
+            Some(off) if off == "off" => None,
+            Some(place) => Some(Shared { place, send: true }),
+            None => near.remote.or(far.remote).map(Shared::from),
+        };
         let mut roots = far.roots;
         roots.extend(near.roots);
         Ok(Self {
@@ -307,6 +363,7 @@ impl Config {
             limits,
             executor: flags.executor.or(said).or(near.executor).or(far.executor),
             slurm: Slurm::of(near.slurm, far.slurm).context("[slurm]")?,
+            shared: shared.filter(|_| !flags.offline),
             project_file: project.unwrap_or(folder.join("harness.toml")),
             folder,
         })

@@ -62,6 +62,20 @@ pub enum Event {
     },
     /// A line for people about a step, or about the run.
     Log { step: Option<usize>, label: Option<String>, level: String, text: String },
+    /// What came from the shared cache and went there, so far, and what is wrong with it.
+    Shared {
+        place: String,
+        fetched: usize,
+        fetched_bytes: u64,
+        sent: usize,
+        sent_bytes: u64,
+        /// Results that could not be sent.
+        kept: usize,
+        /// Results that are still to go.
+        waiting: usize,
+        ended: bool,
+        problems: Vec<String>,
+    },
     /// A step has ended.
     StepFinished {
         step: usize,

@@ -295,6 +295,18 @@ impl Listener for Screen {
                 let place = label.as_ref().map(|label| format!("{label}: ")).unwrap_or_default();
                 self.say(&format!("{head}: {place}{text}"));
             }
+            Event::Shared { place, fetched, fetched_bytes, sent, sent_bytes, kept, waiting, ended, problems } => {
+                for problem in problems {
+                    self.say(&format!("{}: {problem}", self.paint("33", "warning")));
+                }
+                if !ended && *waiting > 0 && problems.is_empty() {
+                    self.say(&format!("sending {} to {place}", crate::words::count(*waiting, "result")));
+                }
+                let (fetched, sent) = ((*fetched, *fetched_bytes), (*sent, *sent_bytes));
+                if let Some(line) = crate::shared::line(place, fetched, sent, *kept).filter(|_| *ended) {
+                    self.say(&line);
+                }
+            }
             Event::StepFinished { step, label, kind, status, wall_s, metrics, error, .. } => {
                 if let Some(running) = self.running.remove(step) {
                     running.bar.finish_and_clear();

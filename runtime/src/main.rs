@@ -21,6 +21,7 @@ mod places;
 mod project;
 mod run;
 mod runs;
+mod shared;
 mod spawn;
 mod start;
 mod summary;
@@ -29,6 +30,7 @@ mod text;
 mod torch_file;
 mod unchanged;
 mod why;
+mod words;
 mod worker;
 
 use clap::Parser;

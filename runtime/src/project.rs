@@ -72,6 +72,7 @@ impl Project {
             config: &self.config,
             cache: &self.cache,
             results: None,
+            shared: None,
             wanted: wanted.to_vec(),
             forced: vec![false; self.program.steps.len()],
             keep_going: true,

@@ -10,6 +10,7 @@ use crate::events::{Event, Status};
 use crate::inputs::Inputs;
 use crate::overlap::Overlap;
 use crate::places::{Need, Places};
+use crate::shared::Shared;
 use crate::worker::{Ended, Worker};
 use crate::{choice, command, datasets, devices};
 use anyhow::Result;
@@ -38,6 +39,8 @@ pub struct Request<'a> {
     pub cache: &'a Cache,
     /// Where results go, if not into the cache: `verify` computes in a scratch place.
     pub results: Option<&'a Cache>,
+    /// What other machines have computed, if results are shared.
+    pub shared: Option<&'a Shared>,
     /// Which steps are wanted.
     pub wanted: Vec<bool>,
     /// Which steps are computed although their result is known.
@@ -151,7 +154,7 @@ enum Work {
 /// # Errors
 /// Only what stops the whole run: the cache cannot be written any more.
 pub fn run(request: &Request<'_>, emit: &mut dyn FnMut(Event)) -> Result<Vec<State>> {
-    std::thread::scope(|scope| {
+    let states = std::thread::scope(|scope| {
         let (send, receive) = channel::<Message>();
         let mut slots: Vec<Sender<Work>> = Vec::new();
         let places = places(request);
@@ -166,8 +169,16 @@ pub fn run(request: &Request<'_>, emit: &mut dyn FnMut(Event)) -> Result<Vec<Sta
         scope.spawn(move || cluster::Cluster::new(request, messages).serve(&orders));
         let (commits, batches) = channel();
         scope.spawn(move || committer(request.results.unwrap_or(request.cache), &batches, &send));
-        Dispatcher::new(request, slots, cluster, places, commits, emit).serve(&receive)
-    })
+        let (results, handed) = channel();
+        if let Some(shared) = request.shared {
+            scope.spawn(move || shared.serve(request.cache, &handed, &request.cancel));
+        }
+        Dispatcher::new(request, slots, cluster, places, commits, results, &mut *emit).serve(&receive)
+    });
+    if let Some(event) = request.shared.and_then(|shared| shared.news(true)) {
+        emit(event);
+    }
+    states
 }
 
 /// The places of a run: the devices of this machine, to be shared where a step says how much it needs of one, and those
@@ -214,6 +225,8 @@ struct Dispatcher<'a, 'e> {
     cluster: Sender<(usize, Task)>,
     places: Places,
     commits: Sender<Commit>,
+    /// Takes results that are safe here to the shared cache.
+    results: Sender<Digest>,
     /// Keys of results that wait for their commit.
     uncommitted: BTreeSet<Digest>,
     /// Number of steps that do.
@@ -243,6 +256,7 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
         cluster: Sender<(usize, Task)>,
         places: Places,
         commits: Sender<Commit>,
+        results: Sender<Digest>,
         emit: &'e mut dyn FnMut(Event),
     ) -> Self {
         let steps = &request.program.steps;
@@ -267,6 +281,7 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
             cluster,
             places,
             commits,
+            results,
             uncommitted: BTreeSet::new(),
             committing: 0,
             emit,
@@ -293,6 +308,7 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
                 self.prepare_many()?;
             }
             self.look_ahead()?;
+            self.news();
             if self.request.cancel.load(Ordering::Relaxed) {
                 self.stopping = true;
             }
@@ -367,6 +383,7 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
                             state.status = Status::Failed;
                             state.error = Some(format!("its result could not be kept: {error}"));
                         }
+                        self.hand_over(step);
                         self.report(step);
                     }
                 }
@@ -376,6 +393,10 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
         }
         // What is no step's result, such as a look for shared pictures.
         self.request.cache.commit()?;
+        if let Some(shared) = self.request.shared.filter(|shared| shared.waiting() > 0) {
+            // What is said from here on is said while people wait for it.
+            (self.emit)(shared.sending());
+        }
         // What was never reached was skipped; say so once for each.
         for step in 0..self.states.len() {
             if self.request.wanted[step] && self.finished[step].is_none() && self.states[step].error.is_none() {
@@ -471,11 +492,67 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
             let planned: Vec<Planned> =
                 if steps.len() < FEW { steps.iter().map(plan).collect() } else { steps.par_iter().map(plan).collect() };
             self.notices(if let [step] = steps[..] { Some(step) } else { None });
+            let planned = self.ask_others(&steps, planned)?;
             for (step, planned) in steps.into_iter().zip(planned) {
                 self.prepare(step, planned, &using)?;
             }
         }
         Ok(using.write()?)
+    }
+
+    /// Fetches what the shared cache has of the results that are not known here.
+    fn ask_others(&mut self, steps: &[usize], mut planned: Vec<Planned>) -> Result<Vec<Planned>> {
+        let Some(shared) = self.request.shared else { return Ok(planned) };
+        let cache = self.request.cache;
+        let mut unknown = BTreeSet::new();
+        for (&step, plan) in steps.iter().zip(&planned) {
+            // Whoever computes it here is nearer.
+            if let Planned::Action(found) = plan
+                && let (action, Ok(None)) = found.as_ref()
+                && !self.request.forced[step]
+                && !self.followers.contains_key(&action.digest)
+                && !self.uncommitted.contains(&action.digest)
+                // Those are looked up where they are made.
+                && (!datasets::is_derived(action.info.name) || action::lookup(cache, &action.digest)?.is_none())
+            {
+                unknown.insert(action.digest);
+            }
+        }
+        let unknown: Vec<Digest> = unknown.into_iter().collect();
+        let came = shared.fetch(cache, &unknown, &self.request.cancel)?;
+        for (&step, plan) in steps.iter().zip(&mut planned) {
+            if let Planned::Action(found) = plan
+                && !self.request.forced[step]
+                && came.contains(&found.0.digest)
+            {
+                found.1 = action::lookup(cache, &found.0.digest);
+            }
+        }
+        self.news();
+        Ok(planned)
+    }
+
+    /// Hands a result that was computed here to whoever sends it.
+    fn hand_over(&mut self, step: usize) {
+        let spec = &self.request.program.steps[step];
+        let state = &self.states[step];
+        if let (Some(shared), Some(key), Status::Executed) = (self.request.shared, state.key, state.status)
+            // What is found in files of the user's, or by comparing results, is found at once on any machine.
+            && spec.choice.is_none()
+            && !datasets::is_external(&spec.kind)
+            && shared.takes()
+        {
+            shared.expect();
+            // The sender outlives this.
+            let _ = self.results.send(key);
+        }
+    }
+
+    /// Says what is wrong with the shared cache.
+    fn news(&mut self) {
+        if let Some(event) = self.request.shared.and_then(|shared| shared.news(false)) {
+            (self.emit)(event);
+        }
     }
 
     /// Takes a step from the cache if its result is there, or queues it.

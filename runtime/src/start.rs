@@ -5,6 +5,7 @@ use crate::config::{Config, Flags};
 use crate::events::{Event, Status};
 use crate::listen::{Lines, Listener, Screen, file};
 use crate::run::{Request, State};
+use crate::shared::Shared;
 use crate::unchanged::{self, Said};
 use crate::{catalog, devices, project, run as engine, runs, summary, tensorboard, text, worker};
 use anyhow::{Context as _, Result};
@@ -101,6 +102,7 @@ pub fn run(arguments: &cli::Run) -> Result<ExitCode> {
         jobs: arguments.jobs,
         device: arguments.device.clone(),
         executor: arguments.executor,
+        offline: arguments.offline,
     };
     // What is wrong with it is said below, after what is wrong with the text.
     let config = Config::find(folder, &flags);
@@ -129,6 +131,10 @@ pub fn run(arguments: &cli::Run) -> Result<ExitCode> {
             .filter(|&&input| program.steps[input].implied)
             .for_each(|&input| forced[input] = true);
     }
+    let shared = match &config.shared {
+        Some(settings) if !arguments.dry_run => Some(Shared::open(settings)?),
+        _ => None,
+    };
     let slots = devices::slots(&config.device, config.jobs, config.threads)?;
     let cache = Cache::open(&config.cache).with_context(|| format!("the cache {}", config.cache.display()))?;
     let home = cache.dir().join("summaries").join(stem(&arguments.file));
@@ -189,6 +195,7 @@ pub fn run(arguments: &cli::Run) -> Result<ExitCode> {
         config: &config,
         cache: &cache,
         results: None,
+        shared: shared.as_ref(),
         wanted,
         forced,
         keep_going: arguments.keep_going,

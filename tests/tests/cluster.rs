@@ -72,6 +72,29 @@ fn an_experiment_runs_through_a_real_slurm() {
 }
 
 #[test]
+fn the_quickstart_runs_through_a_real_slurm() {
+    let Some(slurm) = Slurm::start() else { return };
+    let text = std::fs::read_to_string("../experiments/quickstart.exp").expect("the quickstart");
+    let test = Test::new().file("quickstart.exp", &text);
+    // One seed and one epoch of it: every kind of step as a job, with its worker.
+    let short = ["run", "quickstart.exp", "-p", "seeds=[1]", "-p", "epochs=1", "--json"];
+    let ran = run(&test, &slurm, &[&short[..], &["--executor", "slurm"]].concat()).code(1);
+    assert!(ran.stdout.contains("no GPUs to give") && ran.stdout.contains("--device cpu"), "{}", ran.stdout);
+    let ran = run(&test, &slurm, &[&short[..], &["--executor", "slurm", "--device", "cpu"]].concat()).code(0);
+    let [executed, _, failed, skipped] = ran.counts();
+    assert!(executed > 20 && failed == 0 && skipped == 0, "{}", ran.stdout);
+    let events = ran.events();
+    let started = |event: &&Value| event["event"] == "step_started" && event["kind"] != "scenes";
+    for event in events.iter().filter(started) {
+        assert!(event["slot"].as_str().is_some_and(|slot| slot.starts_with("slurm:")), "{event}");
+    }
+    assert!(test.path().join(".harness/summaries/quickstart/summary.html").is_file());
+    // What the cluster computed is what this machine would have: nothing is left to do.
+    let again = test.harness(&short).code(0);
+    assert_eq!(again.counts()[0], 0, "{}", again.stdout);
+}
+
+#[test]
 fn a_killed_run_finds_its_jobs_and_a_cancelled_one_leaves_none() {
     let Some(slurm) = Slurm::start() else { return };
     let test = Test::new().file("a.exp", TEXT);

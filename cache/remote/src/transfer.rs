@@ -1,7 +1,6 @@
 //! Results on their way: fetched into the local cache, sent from it.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
@@ -61,7 +60,7 @@ impl Remote {
         &self,
         cache: &Cache,
         keys: &[Digest],
-        stop: &AtomicBool,
+        stop: &dyn Fn() -> bool,
         tell: &mut dyn FnMut(Digest, Result<Fetched, Error>),
     ) {
         let work = stream::iter(keys).map(|key| async move { (*key, self.fetch_one(cache, key).await) });
@@ -77,7 +76,7 @@ impl Remote {
         &self,
         cache: &Cache,
         keys: &[Digest],
-        stop: &AtomicBool,
+        stop: &dyn Fn() -> bool,
         tell: &mut dyn FnMut(Digest, Result<Sent, Error>),
     ) {
         let work = stream::iter(keys).map(|key| async move { (*key, self.send_one(cache, key).await) });
@@ -88,12 +87,12 @@ impl Remote {
     fn each<T>(
         &self,
         work: impl stream::Stream<Item = (Digest, T)>,
-        stop: &AtomicBool,
+        stop: &dyn Fn() -> bool,
         tell: &mut dyn FnMut(Digest, T),
     ) {
         self.runtime.block_on(async {
             let mut work = std::pin::pin!(work);
-            while !stop.load(Ordering::Relaxed) {
+            while !stop() {
                 match tokio::time::timeout(GLANCE, work.next()).await {
                     Ok(Some((key, result))) => tell(key, result),
                     Ok(None) => break,

@@ -35,14 +35,14 @@ fn compute(cache: &Cache, number: u64, content: &[u8]) -> Digest {
 
 fn send(remote: &Remote, cache: &Cache, keys: &[Digest]) -> BTreeMap<Digest, Result<Sent, Error>> {
     let mut told = BTreeMap::new();
-    remote.send(cache, keys, &AtomicBool::new(false), &mut |key, result| drop(told.insert(key, result)));
+    remote.send(cache, keys, &|| false, &mut |key, result| drop(told.insert(key, result)));
     told
 }
 
 fn fetch(remote: &Remote, cache: &Cache, keys: &[Digest]) -> BTreeMap<Digest, Result<Fetched, Error>> {
     let _using = cache.using().unwrap();
     let mut told = BTreeMap::new();
-    remote.fetch(cache, keys, &AtomicBool::new(false), &mut |key, result| drop(told.insert(key, result)));
+    remote.fetch(cache, keys, &|| false, &mut |key, result| drop(told.insert(key, result)));
     told
 }
 
@@ -268,7 +268,7 @@ fn a_stop_keeps_what_came_and_going_on_fetches_the_rest() {
     let mut came = 0;
     {
         let _using = yours.using().unwrap();
-        remote.fetch(&yours, &keys, &stop, &mut |_, result| {
+        remote.fetch(&yours, &keys, &|| stop.load(Ordering::Relaxed), &mut |_, result| {
             came += usize::from(matches!(result, Ok(Fetched::Here(_))));
             stop.store(came >= 20, Ordering::Relaxed);
         });

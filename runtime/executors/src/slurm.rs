@@ -135,6 +135,13 @@ impl Scheduler for Slurm {
             Trouble::Refused(text) if text.to_lowercase().contains("partition") => {
                 Trouble::Refused(format!("{text}{}", Self::partitions()))
             }
+            Trouble::Refused(text) if batch.ask.gpus > 0 && text.contains("generic resource") => {
+                Trouble::Refused(format!(
+                    "{text}; the cluster has no GPUs to give where this was asked: `resources = {{ gpus = 0 }}` in the step, \
+                     `gpus = 0` under `[slurm]` in harness.toml, or `--device cpu` compute without, and `partition` \
+                     names other nodes"
+                ))
+            }
             other => other,
         })?;
         // `--parsable` gives `number` or `number;cluster`.

@@ -4,6 +4,8 @@
 //! run that is pinned; what the files named with `--keep` refer to as they are now; and whatever a process relies on
 //! that has the cache open. The rest may go: older than an age, oldest first down to a size, or all of it.
 
+mod exchange;
+
 use crate::cli::{aligned, bytes, count, print_json, when};
 use crate::events::Status;
 use crate::project::{self, Project};
@@ -37,6 +39,49 @@ pub enum CacheCommand {
     Verify(Look),
     /// Build the index anew from the records
     Rebuild(Look),
+    /// Send the results that the shared cache lacks
+    Push(Push),
+    /// Fetch the results of a file's steps from the shared cache, or all that are there
+    Pull(Pull),
+}
+
+/// `harness cache push`
+#[derive(Args, Debug)]
+pub struct Push {
+    /// The shared cache: a folder, s3://bucket/prefix, gs://…, az://…; that of harness.toml or $HARNESS_REMOTE without it
+    #[arg(long, value_name = "PLACE")]
+    pub remote: Option<String>,
+    /// Only say how much would go
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Cache folder
+    #[arg(long, value_name = "DIR")]
+    pub cache: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `harness cache pull`
+#[derive(Args, Debug)]
+pub struct Pull {
+    /// The .exp file whose results are wanted; without one, everything that is there
+    pub file: Option<PathBuf>,
+    /// Give a param another value
+    #[arg(short, value_name = "NAME=VALUE", value_parser = crate::cli::param, requires = "file")]
+    pub params: Vec<(String, String)>,
+    /// The shared cache: a folder, s3://bucket/prefix, gs://…, az://…; that of harness.toml or $HARNESS_REMOTE without it
+    #[arg(long, value_name = "PLACE")]
+    pub remote: Option<String>,
+    /// Only say how many there are that are not here
+    #[arg(long, conflicts_with = "file")]
+    pub dry_run: bool,
+    /// Cache folder
+    #[arg(long, value_name = "DIR")]
+    pub cache: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What only looks.
@@ -160,6 +205,8 @@ pub fn cache(command: &CacheCommand) -> Result<ExitCode> {
         }
         CacheCommand::Ls(arguments) => ls(arguments)?,
         CacheCommand::Gc(arguments) => gc(arguments)?,
+        CacheCommand::Push(arguments) => return exchange::push(arguments),
+        CacheCommand::Pull(arguments) => return exchange::pull(arguments),
         CacheCommand::Pin(arguments) => pin(arguments, true)?,
         CacheCommand::Unpin(arguments) => pin(arguments, false)?,
     }

@@ -193,6 +193,7 @@ fn compute(
         config: &project.config,
         cache: &project.cache,
         results: Some(store),
+        shared: None,
         wanted,
         forced,
         keep_going: false,

@@ -359,6 +359,13 @@ impl Live {
                 }
             }
             Event::Log { label, level, text, .. } => self.say(&level, label.as_deref().unwrap_or_default(), &text),
+            Event::Shared { place, fetched, fetched_bytes, sent, sent_bytes, kept, ended, problems, .. } => {
+                problems.iter().for_each(|problem| self.say("warn", "", problem));
+                let line = crate::shared::line(&place, (fetched, fetched_bytes), (sent, sent_bytes), kept);
+                if let Some(line) = line.filter(|_| ended) {
+                    self.say("info", "", &line);
+                }
+            }
             Event::StepFinished { step, label, kind, status, wall_s, metrics, error, .. } => {
                 let Some(found) = self.step(step, &label, &kind) else { return };
                 found.standing = match status {

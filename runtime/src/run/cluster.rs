@@ -222,8 +222,12 @@ impl<'a> Cluster<'a> {
         let (config, resources) = (request.config, &task.resources);
         let limit = config.limit(action.info.name);
         let worker = action.info.executor == Executor::Worker;
-        let none = u32::from(worker && config.device != "cpu");
-        let gpus = resources.gpus.or(config.slurm.gpus).unwrap_or(none);
+        let one = u32::from(worker);
+        let gpus = match config.device.as_str() {
+            // Whoever asks for the processor gets it on a node as well.
+            "cpu" => 0,
+            _ => resources.gpus.or(config.slurm.gpus).unwrap_or(one),
+        };
         let time = resources.time.map(Duration::from_secs_f64).or(limit.time);
         let memory = resources.memory.or(Some(limit.memory)).filter(|bytes| *bytes > 0);
         let ask = Ask {
