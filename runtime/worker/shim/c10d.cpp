@@ -19,6 +19,7 @@
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -27,9 +28,18 @@ namespace {
 
 using Backend = c10::intrusive_ptr<c10d::Backend>;
 
+using Work = c10::intrusive_ptr<c10d::Work>;
+
 // Ends an operation, or throws what went wrong in it.
-void finish(const c10::intrusive_ptr<c10d::Work> &work) {
-  TORCH_CHECK(work->wait(), "a collective operation did not end");
+void finish(const Work &work) { TORCH_CHECK(work->wait(), "a collective operation did not end"); }
+
+// Starts an operation. One at a time in this process, whichever groups they are of: c10d's flight recorder, of which there is
+// one for all, looks a group up in a map, and enters it there, before it takes its own lock.
+template <typename F>
+Work started(F &&operation) {
+  static std::mutex one_at_a_time;
+  std::lock_guard<std::mutex> guard(one_at_a_time);
+  return operation();
 }
 
 struct Group {
@@ -53,14 +63,14 @@ struct Group {
 
   void sum(at::Tensor tensor) {
     std::vector<at::Tensor> one{std::move(tensor)};
-    together([&] { finish(backend->allreduce(one)); });
+    together([&] { finish(started([&] { return backend->allreduce(one); })); });
   }
 
   // The ranks' tensors, one after the other along the first dimension.
   void gather(const at::Tensor &out, const at::Tensor &tensor) {
     std::vector<at::Tensor> in{tensor};
     std::vector<std::vector<at::Tensor>> lists{out.chunk(out.size(0) / tensor.size(0))};
-    together([&] { finish(backend->allgather(lists, in)); });
+    together([&] { finish(started([&] { return backend->allgather(lists, in); })); });
   }
 };
 
@@ -69,7 +79,7 @@ struct Bucket {
   at::Tensor flat;
   std::vector<size_t> members;
   size_t missing = 0;
-  c10::intrusive_ptr<c10d::Work> work;
+  Work work;
 };
 
 // Gradients of all parameters, in buckets that are summed over the ranks as soon as they are full.
@@ -93,7 +103,7 @@ struct Buckets {
     auto &bucket = buckets[bucket_of[index]];
     if (--bucket.missing == 0) {
       std::vector<at::Tensor> one{bucket.flat};
-      group->together([&] { bucket.work = group->backend->allreduce(one); });
+      group->together([&] { bucket.work = started([&] { return group->backend->allreduce(one); }); });
     }
   }
 };
