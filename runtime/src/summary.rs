@@ -284,6 +284,7 @@ fn costs(request: &Request<'_>, states: &[State]) -> page::Costs {
     let mut costs = page::Costs::default();
     let mut kinds: BTreeMap<&str, page::KindCost> = BTreeMap::new();
     let mut hours: BTreeMap<String, f64> = BTreeMap::new();
+    let mut hosts: BTreeMap<String, u64> = BTreeMap::new();
     let mut seen = BTreeSet::new();
     for (step, state) in request.program.steps.iter().zip(states).filter(|(step, _)| request.wanted[step.id]) {
         let kind = kinds.entry(&step.kind).or_default();
@@ -304,7 +305,15 @@ fn costs(request: &Request<'_>, states: &[State]) -> page::Costs {
             costs.saved_s += record.duration_s;
         }
         let device = ["gpu", "device"].into_iter().find_map(|name| record.provenance.get(name)?.as_str());
-        *hours.entry(device.unwrap_or("cpu").into()).or_default() += record.duration_s / 3600.0;
+        let devices = record.provenance.get("gpus").and_then(Value::as_f64).unwrap_or(1.0).max(1.0);
+        *hours.entry(device.unwrap_or("cpu").into()).or_default() += record.duration_s / 3600.0 * devices;
+        if let Some(waited) = record.provenance.get("waited_s").and_then(Value::as_f64) {
+            costs.waited_s += waited;
+            costs.queued += 1;
+        }
+        if let Some(host) = record.provenance.get("host").and_then(Value::as_str) {
+            *hosts.entry(host.into()).or_default() += 1;
+        }
         // Datasets have a number of that name too; who trains counts pixels as well.
         if let (Some(pictures), Some(pixels)) = (record.metrics.get("pictures"), record.metrics.get("pixels")) {
             kind.pictures += pictures;
@@ -313,6 +322,7 @@ fn costs(request: &Request<'_>, states: &[State]) -> page::Costs {
             costs.pixels += pixels;
         }
     }
+    costs.hosts = hosts.into_iter().collect();
     costs.device_hours = hours.into_iter().collect();
     costs.kinds = kinds.into_iter().map(|(kind, cost)| page::KindCost { kind: kind.into(), ..cost }).collect();
     costs.kinds.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));

@@ -88,7 +88,12 @@ fn the_quickstart_runs_through_a_real_slurm() {
     for event in events.iter().filter(started) {
         assert!(event["slot"].as_str().is_some_and(|slot| slot.starts_with("slurm:")), "{event}");
     }
-    assert!(test.path().join(".harness/summaries/quickstart/summary.html").is_file());
+    // The summary says where, how long it took, and how long it waited.
+    let summaries = test.path().join(".harness/summaries/quickstart");
+    assert!(summaries.join("summary.html").is_file());
+    let summary = std::fs::read_to_string(summaries.join("summary.md")).expect("a summary");
+    assert!(summary.contains(" h on cpu") && summary.contains(" in a cluster's queue; "), "{summary}");
+    assert!(summary.contains("slurm, job "), "{summary}");
     // What the cluster computed is what this machine would have: nothing is left to do.
     let again = test.harness(&short).code(0);
     assert_eq!(again.counts()[0], 0, "{}", again.stdout);

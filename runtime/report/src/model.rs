@@ -61,8 +61,14 @@ pub struct Costs {
     pub seconds: f64,
     /// Seconds of them that this run did not spend, since the cache had the results.
     pub saved_s: f64,
-    /// Hours on each device: `cpu`, the name of a GPU.
+    /// Hours on each device: `cpu`, the name of a GPU; a step on several of them counts as often.
     pub device_hours: Vec<(String, f64)>,
+    /// Seconds that jobs waited in a cluster's queue.
+    pub waited_s: f64,
+    /// Results of jobs that did.
+    pub queued: u64,
+    /// Results computed on each machine.
+    pub hosts: Vec<(String, u64)>,
     /// Pictures seen in training, counted at every visit.
     pub pictures: f64,
     /// Pixels of their views.

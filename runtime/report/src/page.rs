@@ -336,7 +336,10 @@ fn costs(summary: &Summary) -> Value {
         .map(|(name, hours)| json!({ "name": name, "hours": format::hours(*hours) }))
         .collect();
     let most = costs.kinds.iter().map(|kind| kind.seconds).fold(1e-9, f64::max);
+    let hosts: Vec<Value> =
+        costs.hosts.iter().map(|(name, results)| json!({ "name": name, "results": results })).collect();
     json!({
+        "hosts": hosts, "queued": costs.queued, "waited": seconds(costs.waited_s),
         "hits": costs.hits, "asked": costs.asked, "saved": seconds(costs.saved_s), "devices": devices,
         "pictures": count(costs.pictures), "pixels": count(costs.pixels), "kinds": kinds, "most": most,
     })
