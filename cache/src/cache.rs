@@ -12,6 +12,7 @@ use crate::Digest;
 use crate::error::{Context, Error};
 use crate::files;
 use crate::index::{Index, Opened, Table};
+use crate::lease::Released;
 use crate::recent::Recent;
 use crate::sync::Unsynced;
 use crate::trace::Trace;
@@ -46,6 +47,7 @@ struct Inner {
     notices: Mutex<Vec<String>>,
     unsynced: Unsynced,
     used: Used,
+    released: Arc<Released>,
 }
 
 impl Cache {
@@ -103,8 +105,13 @@ impl Cache {
             notices: Mutex::default(),
             unsynced: Unsynced::default(),
             used: Used::default(),
+            released: Arc::default(),
         };
         Ok(Cache { inner: Arc::new(inner) })
+    }
+
+    pub(crate) fn released(&self) -> Arc<Released> {
+        self.inner.released.clone()
     }
 
     /// The cache folder, as an absolute path.
@@ -136,9 +143,14 @@ impl Cache {
     /// # Errors
     /// It cannot be created.
     pub fn work_dir(&self, key: &Digest) -> Result<PathBuf, Error> {
-        let path = self.dir().join("work").join(key.to_string());
+        let path = self.work_place(key);
         fs::create_dir_all(&path).at("create the folder", &path)?;
         Ok(path)
+    }
+
+    /// Where [`Cache::work_dir`] is, or would be.
+    pub fn work_place(&self, key: &Digest) -> PathBuf {
+        self.dir().join("work").join(key.to_string())
     }
 
     /// Removes the folder of [`Cache::work_dir`] with all it holds, if there is one.
@@ -146,7 +158,7 @@ impl Cache {
     /// # Errors
     /// It cannot be removed.
     pub fn remove_work(&self, key: &Digest) -> Result<(), Error> {
-        files::remove(&self.dir().join("work").join(key.to_string()))
+        files::remove(&self.work_place(key))
     }
 
     /// A fresh folder on the cache's file system, removed when dropped.

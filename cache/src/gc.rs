@@ -113,6 +113,11 @@ impl Cache {
                 self.count_and_remove(&path, dry_run, &mut freed)?;
             }
         }
+        for path in entries(&self.dir().join("leases"))? {
+            if !dry_run {
+                crate::lease::remove_released(&path);
+            }
+        }
         for path in entries(&self.dir().join("quarantine"))? {
             freed.leftovers += 1;
             self.count_and_remove(&path, dry_run, &mut freed)?;

@@ -3,7 +3,8 @@
 use std::fs::{self, File, TryLockError};
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -15,12 +16,52 @@ use crate::files::present;
 /// How long a waiting process sleeps between two looks: short beside any step worth caching.
 const PAUSE: Duration = Duration::from_millis(25);
 
+/// Files of leases that were given back and lie there still, at most. File systems are slow in making files where many were
+/// just removed (ext4 passes over each inode that was freed within the last five seconds), so they go together.
+const MOST_RELEASED: usize = 4096;
+
 /// The right to compute one key. Ends when dropped, and by the kernel's hand when the process dies.
 #[derive(Debug)]
 pub struct Lease {
     key: Digest,
     path: PathBuf,
+    released: Arc<Released>,
     _lock: File,
+}
+
+/// Files of leases that this process gave back. They do no harm where they lie: what counts is the lock.
+#[derive(Debug, Default)]
+pub(crate) struct Released(Mutex<Vec<PathBuf>>);
+
+impl Released {
+    /// Removes them, unless somebody holds them by now.
+    fn sweep(&self) {
+        let paths = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        paths.iter().for_each(|path| remove_released(path));
+    }
+}
+
+/// Removes the file of a lease that nobody holds.
+pub(crate) fn remove_released(path: &Path) {
+    let Ok(lock) = File::open(path) else { return };
+    // Removed while locked; whoever opened the same file before finds it gone and opens a new one. A file that cannot be
+    // removed does no harm.
+    if lock.try_lock().is_ok() && is_at(&lock, path).is_ok_and(|there| there) {
+        let _ = fs::remove_file(path);
+    }
+}
+
+impl Drop for Released {
+    fn drop(&mut self) {
+        self.sweep();
+    }
+}
+
+/// Whether an open file is the one that lies at the path.
+fn is_at(file: &File, path: &Path) -> Result<bool, Error> {
+    let ours = file.metadata().at("read the lease", path)?;
+    let there = present(fs::metadata(path)).at("read the lease", path)?;
+    Ok(there.is_some_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())))
 }
 
 impl Lease {
@@ -32,9 +73,15 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        // Removed while still locked; whoever opened the same file before finds it gone and opens a new one. A file
-        // that cannot be removed does no harm.
-        let _ = fs::remove_file(&self.path);
+        let path = std::mem::take(&mut self.path);
+        let many = {
+            let mut released = self.released.0.lock().unwrap_or_else(PoisonError::into_inner);
+            released.push(path);
+            released.len() > MOST_RELEASED
+        };
+        if many {
+            self.released.sweep();
+        }
     }
 }
 
@@ -73,14 +120,18 @@ impl Cache {
                 Err(TryLockError::Error(error)) => return Err(Error::io("lock the lease", &path, error)),
             }
             // The holder before may have removed the file between the opening and the lock.
-            let ours = lock.metadata().at("read the lease", &path)?;
-            let there = present(fs::metadata(&path)).at("read the lease", &path)?;
-            if there.is_some_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())) {
+            if is_at(&lock, &path)? {
                 // For people only (`holder`), so a full disk is no reason to refuse.
                 let _ = lock.set_len(0).and_then(|()| lock.write_all(introduction().as_bytes()));
-                return Ok(Some(Lease { key: *key, path, _lock: lock }));
+                return Ok(Some(Lease { key: *key, path, released: self.released(), _lock: lock }));
             }
         }
+    }
+
+    /// Removes the files of leases that were given back. They are many after a long run and would go with the last clone
+    /// of the cache, unless the process ends before.
+    pub fn sweep_leases(&self) {
+        self.released().sweep();
     }
 
     /// Waits for the lease of a key: asks `poll` before every further look whether to go on, and gives `None` once

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::io::Read as _;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,6 +21,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// The user's files up to this size are staged as copies, larger ones as links. A script that is a copy finds no
 /// neighbours that were not declared.
 const COPIED_UP_TO: u64 = 16 << 20;
+/// Up to this size through memory, at once with hashing.
+const READ_UP_TO: u64 = 256 << 10;
 
 /// Finds the program as a shell would, and beside the `.exp` file when the name has a slash.
 pub fn program(name: &str, folder: &Path) -> Option<PathBuf> {
@@ -268,10 +270,26 @@ pub fn watched(params: &Value, folder: &Path) -> Vec<(PathBuf, String)> {
 /// Puts a file of the user's where the step finds it, and makes sure that it is the one the key was made from.
 fn stage(place: &Path, target: &Path, digest: &str) -> Result<(), String> {
     let said = |what: &str, error: std::io::Error| format!("{} cannot be {what}: {error}", place.display());
-    if let Some(parent) = target.parent() {
+    if let Some(parent) = target.parent().filter(|parent| !parent.is_dir()) {
         std::fs::create_dir_all(parent).map_err(|error| said("staged", error))?;
     }
+    let changed = || format!("{} changed between planning and the start of the step; run it again", place.display());
     let metadata = std::fs::metadata(place).map_err(|error| said("read", error))?;
+    if metadata.is_file() && metadata.len() <= READ_UP_TO {
+        // What is written is what was hashed.
+        let bytes = std::fs::read(place).map_err(|error| said("read", error))?;
+        if Digest::of_bytes(&bytes).to_string() != digest {
+            return Err(changed());
+        }
+        let mode = metadata.permissions().mode() & 0o555;
+        return std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(target)
+            .and_then(|mut file| file.write_all(&bytes))
+            .map_err(|error| said("staged", error));
+    }
     if metadata.len() <= COPIED_UP_TO {
         std::fs::copy(place, target).map_err(|error| said("staged", error))?;
         let mode = metadata.permissions().mode() & 0o555;
@@ -281,15 +299,16 @@ fn stage(place: &Path, target: &Path, digest: &str) -> Result<(), String> {
     }
     let found = Digest::of_file(target).map_err(|error| said("read", error))?;
     if found.to_string() != digest {
-        return Err(format!("{} changed between planning and the start of the step; run it again", place.display()));
+        return Err(changed());
     }
     Ok(())
 }
 
-/// Runs the program to its end. `log` receives its stdout and stderr. `limit` is the time it may take whatever the step
+/// Runs the program to its end in `dir`, which is made. `log` receives its stdout and stderr. `limit` is the time it may take whatever the step
 /// itself says; `gpu` what `CUDA_VISIBLE_DEVICES` is to say.
 pub fn run(
     job: &Job,
+    dir: &Path,
     folder: &Path,
     log: &Path,
     cancel: &AtomicBool,
@@ -301,9 +320,11 @@ pub fn run(
     let io = |what: &str, path: &Path, error: std::io::Error| {
         failed(format!("{} cannot be {what}: {error}", path.display()))
     };
-    let dir = job.out_dir.join("run");
     let staged = dir.join("inputs");
-    std::fs::create_dir_all(&staged).map_err(|e| io("created", &staged, e))?;
+    std::fs::create_dir(dir).map_err(|e| io("created", dir, e))?;
+    if !params.inputs.is_empty() || !params.files.is_empty() {
+        std::fs::create_dir(&staged).map_err(|e| io("created", &staged, e))?;
+    }
     for (name, input) in &params.inputs {
         let Some(files) = job.inputs.get(input.digest()) else {
             return Err(failed(format!("the input `{name}` was not staged")));
@@ -344,7 +365,7 @@ pub fn run(
         }
     };
     for output in params.outputs.values() {
-        if let Some(parent) = dir.join(&output.path).parent() {
+        if let Some(parent) = dir.join(&output.path).parent().filter(|parent| !parent.is_dir()) {
             std::fs::create_dir_all(parent).map_err(|e| io("created", parent, e))?;
         }
     }
@@ -360,14 +381,14 @@ pub fn run(
     let arguments: Vec<String> = params.run[1..].iter().map(|argument| fill(argument)).collect::<Result<_, _>>()?;
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut environment: BTreeMap<OsString, OsString> =
-        BTreeMap::from([("PATH".into(), path), ("HOME".into(), dir.clone().into()), ("LANG".into(), "C.UTF-8".into())]);
+        BTreeMap::from([("PATH".into(), path), ("HOME".into(), dir.into()), ("LANG".into(), "C.UTF-8".into())]);
     environment.extend(gpu.map(|gpu| ("CUDA_VISIBLE_DEVICES".into(), gpu.into())));
     for (name, value) in &params.env {
         environment.insert(name.into(), fill(value)?.into());
     }
     let environment: Vec<(OsString, OsString)> = environment.into_iter().collect();
     let started =
-        Start { program: &program, arguments: &arguments, environment: &environment, folder: &dir, output: &out };
+        Start { program: &program, arguments: &arguments, environment: &environment, folder: dir, output: &out };
     let mut child = started.spawn().map_err(|e| io("started", &program, e))?;
     let start = Instant::now();
     let mut stopping: Option<(Instant, Ended)> = None;
@@ -417,7 +438,7 @@ pub fn run(
         };
         return Err(failed(format!("`{}` {how}{tail}", params.run.join(" "))));
     }
-    collect(job, &params, &dir)
+    collect(job, &params, dir)
 }
 
 /// Sleeps until the child ends, or for `most`.

@@ -9,6 +9,7 @@ mod compare;
 mod config;
 mod datasets;
 mod describe;
+mod desk;
 mod devices;
 mod events;
 mod implied;

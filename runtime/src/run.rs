@@ -6,6 +6,7 @@ pub use cluster::Reach;
 
 use crate::action::{self, Action, Finished};
 use crate::config::Config;
+use crate::desk::Desk;
 use crate::events::{Event, Status};
 use crate::inputs::Inputs;
 use crate::overlap::Overlap;
@@ -154,15 +155,36 @@ enum Work {
 /// # Errors
 /// Only what stops the whole run: the cache cannot be written any more.
 pub fn run(request: &Request<'_>, emit: &mut dyn FnMut(Event)) -> Result<Vec<State>> {
-    let states = std::thread::scope(|scope| {
+    run_and_leave(request, emit).0
+}
+
+/// What a run leaves to be removed: small files of its programs, and of the leases that it gave back. They go when this is
+/// dropped, which takes time that a caller may have other uses for.
+#[derive(Debug)]
+pub struct Leavings {
+    _desks: Vec<Desk>,
+    cache: Cache,
+}
+
+impl Drop for Leavings {
+    fn drop(&mut self) {
+        self.cache.sweep_leases();
+    }
+}
+
+/// As [`run`], and leaves the removal of small files to the caller.
+pub fn run_and_leave(request: &Request<'_>, emit: &mut dyn FnMut(Event)) -> (Result<Vec<State>>, Leavings) {
+    let (states, desks) = std::thread::scope(|scope| {
         let (send, receive) = channel::<Message>();
         let mut slots: Vec<Sender<Work>> = Vec::new();
+        let mut served = Vec::new();
         let places = places(request);
         for (number, &device) in places.seats().iter().enumerate() {
             let (task_send, tasks) = channel::<Work>();
             slots.push(task_send);
             let (send, device) = (send.clone(), request.slots[device].as_str());
-            scope.spawn(move || Slot { number, device, request, send, worker: None }.serve(tasks));
+            let slot = Slot { number, device, request, send, worker: None, desk: None };
+            served.push(scope.spawn(move || slot.serve(tasks)));
         }
         let (cluster, orders) = channel();
         let messages = send.clone();
@@ -173,12 +195,15 @@ pub fn run(request: &Request<'_>, emit: &mut dyn FnMut(Event)) -> Result<Vec<Sta
         if let Some(shared) = request.shared {
             scope.spawn(move || shared.serve(request.cache, &handed, &request.cancel));
         }
-        Dispatcher::new(request, slots, cluster, places, commits, results, &mut *emit).serve(&receive)
+        let states = Dispatcher::new(request, slots, cluster, places, commits, results, &mut *emit).serve(&receive);
+        let desks: Vec<Desk> = served.into_iter().filter_map(|slot| slot.join().ok().flatten()).collect();
+        (states, desks)
     });
+    let leavings = Leavings { _desks: desks, cache: request.results.unwrap_or(request.cache).clone() };
     if let Some(event) = request.shared.and_then(|shared| shared.news(true)) {
         emit(event);
     }
-    states
+    (states, leavings)
 }
 
 /// The places of a run: the devices of this machine, to be shared where a step says how much it needs of one, and those
@@ -850,10 +875,12 @@ struct Slot<'a> {
     request: &'a Request<'a>,
     send: Sender<Message>,
     worker: Option<Worker>,
+    desk: Option<Desk>,
 }
 
 impl Slot<'_> {
-    fn serve(mut self, tasks: Receiver<Work>) {
+    /// Works until there is nothing to do; gives what there is to remove.
+    fn serve(mut self, tasks: Receiver<Work>) -> Option<Desk> {
         for work in tasks {
             let Work::Task(task) = work else {
                 self.worker = None;
@@ -892,6 +919,7 @@ impl Slot<'_> {
             let result = Box::new(result);
             let _ = self.send.send(Message::Done { step: task.step, slot: self.number, wall_s, result });
         }
+        self.desk
     }
 
     fn event(&self, event: Event) {
@@ -957,8 +985,15 @@ impl Slot<'_> {
         let (gpu, device) = devices::seen(&task.devices);
         let limit = task.resources.time.map(Duration::from_secs_f64);
         let limit = limit.or(self.request.config.limit(action.info.name).time);
-        let out = cache.temp_dir().map_err(|error| say(&error))?;
-        let log = out.path().join("log.txt");
+        let program = action.info.executor == Executor::Harness;
+        let mut desk = match self.desk.take().filter(|_| program) {
+            Some(desk) => desk,
+            None => Desk::new(cache).map_err(|error| say(&error))?,
+        };
+        let (out, place) = (desk.path().to_owned(), desk.place());
+        // Whoever watches reads what a program prints as it does.
+        let shown = self.request.logs.join(format!("program-{}.txt", self.number));
+        let log = if program && self.request.logs.is_dir() { shown } else { out.join("log.txt") };
         let job = Job {
             id: 0,
             kind: action.info.name.into(),
@@ -967,39 +1002,41 @@ impl Slot<'_> {
             label: label.clone(),
             params: action.params.clone(),
             inputs: action.inputs.clone(),
-            out_dir: out.path().to_path_buf(),
-            work_dir: cache.work_dir(&action.digest).map_err(|error| say(&error))?,
+            out_dir: out.clone(),
+            work_dir: cache.work_place(&action.digest),
             device,
             peers: devices::peers(action.info.shared, task.resources.gpus, &task.devices),
             threads: self.request.config.threads,
         };
         let looked = self.request.cache;
         let inputs = Inputs::of(action, looked, &self.request.config.folder).map_err(|error| say(&error))?;
-        let outcome = match action.info.executor {
-            Executor::Harness => {
-                let folder = &self.request.config.folder;
-                // Whoever watches reads what it prints as it does.
-                let shown = self.request.logs.join(format!("program-{}.txt", self.number));
-                let _ = std::fs::remove_file(&shown);
-                let _ = std::fs::canonicalize(out.path())
-                    .and_then(|out| std::os::unix::fs::symlink(out.join("log.txt"), &shown));
-                let result = command::run(&job, folder, &log, &self.request.cancel, limit, gpu.as_deref());
-                let _ = std::fs::remove_file(&shown);
-                result
+        let outcome = if program {
+            let folder = &self.request.config.folder;
+            command::run(&job, &place, folder, &log, &self.request.cancel, limit, gpu.as_deref())
+        } else {
+            cache.work_dir(&action.digest).map_err(|error| say(&error))?;
+            self.run_in_worker(job, task, start, &log, limit, gpu.as_deref())
+        };
+        let result = outcome.and_then(|mut outcome| {
+            inputs.unchanged(looked).map_err(|error| say(&error))?;
+            let gpus = task.devices.iter().filter(|device| device.starts_with("cuda")).count();
+            if gpus > 0 {
+                outcome.provenance.insert("gpus".into(), gpus.into());
             }
-            Executor::Worker => self.run_in_worker(job, task, start, &log, limit, gpu.as_deref()),
-        }?;
-        inputs.unchanged(looked).map_err(|error| say(&error))?;
-        let mut outcome = outcome;
-        let gpus = task.devices.iter().filter(|device| device.starts_with("cuda")).count();
-        if gpus > 0 {
-            outcome.provenance.insert("gpus".into(), gpus.into());
+            self.store(task, outcome, &out, &log, start.elapsed().as_secs_f64(), reasons)
+                .map_err(|error| say(&format!("{error:#}")))
+        });
+        if program {
+            // A file that was written to may still be, by what escaped; the next program gets another one.
+            if std::fs::metadata(&log).is_ok_and(|metadata| metadata.len() > 0) {
+                let _ = std::fs::remove_file(&log);
+            }
+            // Of a failed one outputs may lie there still.
+            self.desk = (result.is_ok() && desk.cleared()).then_some(desk);
+        } else if result.is_ok() {
+            let _ = cache.remove_work(&action.digest);
         }
-        let finished = self
-            .store(task, outcome, out.path(), &log, start.elapsed().as_secs_f64(), reasons)
-            .map_err(|error| say(&format!("{error:#}")))?;
-        let _ = cache.remove_work(&action.digest);
-        Ok(Computed { finished, known: false, warnings: Vec::new(), lease })
+        Ok(Computed { finished: result?, known: false, warnings: Vec::new(), lease })
     }
 
     fn run_in_worker(

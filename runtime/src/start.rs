@@ -208,7 +208,9 @@ pub fn run(arguments: &cli::Run) -> Result<ExitCode> {
         hurry,
         reach: None,
     };
-    let states = engine::run(&request, &mut emit)?;
+    let (states, leavings) = engine::run_and_leave(&request, &mut emit);
+    let tidying = std::thread::spawn(move || drop(leavings));
+    let states = states?;
 
     let interrupted = cancel.load(Ordering::Relaxed);
     let count = |status: Status| {
@@ -266,6 +268,8 @@ pub fn run(arguments: &cli::Run) -> Result<ExitCode> {
         cache.keep_recent(&recent);
     }
     cache.flush();
+    // Should it have failed, what is left does no harm, and `cache gc` finds it.
+    let _ = tidying.join();
     // The process ends here: taking thousands of steps apart one by one would cost more than looking them up.
     std::mem::forget((states, resolved, text));
     Ok(ExitCode::from(match () {

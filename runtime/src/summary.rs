@@ -669,10 +669,9 @@ pub fn write(summary: &page::Summary, folder: &Path) -> Result<PathBuf> {
     std::fs::create_dir_all(folder).with_context(|| format!("{} cannot be created", folder.display()))?;
     let path = folder.join("summary.html");
     let templates = page::Templates::default();
-    for (path, text) in [
-        (path.clone(), page::render_html(summary, &templates)?),
-        (folder.join("summary.md"), page::render_markdown(summary, &templates)?),
-    ] {
+    let (html, markdown) =
+        rayon::join(|| page::render_html(summary, &templates), || page::render_markdown(summary, &templates));
+    for (path, text) in [(path.clone(), html?), (folder.join("summary.md"), markdown?)] {
         let temporary = path.with_extension("tmp");
         std::fs::write(&temporary, text)
             .and_then(|()| std::fs::rename(&temporary, &path))

@@ -154,7 +154,7 @@ fn an_interrupt_stops_in_order() {
         .path()
         .join(".harness/tmp")
         .read_dir()
-        .is_ok_and(|mut d| d.any(|e| e.is_ok_and(|e| e.path().join("run/started").exists())))
+        .is_ok_and(|mut d| d.any(|e| e.is_ok_and(|e| e.path().join("run-1/started").exists())))
     {
         assert!(started.elapsed().as_secs() < 60, "it never started");
         std::thread::sleep(std::time::Duration::from_millis(20));

@@ -50,9 +50,13 @@ impl Digest {
     ///
     /// # Errors
     /// Whatever reading fails with; an interrupted read is tried again.
-    pub fn of_reader(mut reader: impl Read) -> io::Result<Digest> {
+    pub fn of_reader(reader: impl Read) -> io::Result<Digest> {
+        Digest::read_by(reader, BUFFER)
+    }
+
+    fn read_by(mut reader: impl Read, bytes: usize) -> io::Result<Digest> {
         let mut hasher = Hasher::default();
-        let mut buffer = vec![0u8; BUFFER];
+        let mut buffer = vec![0u8; bytes];
         loop {
             match reader.read(&mut buffer) {
                 Ok(0) => return Ok(hasher.finish()),
@@ -79,7 +83,8 @@ impl Digest {
         let metadata = file.metadata()?;
         let length = metadata.len();
         if !metadata.is_file() || length <= CHUNK as u64 {
-            return Digest::of_reader(file);
+            // One more than expected, so that the end shows in the first look; there are many tiny files.
+            return Digest::read_by(file, (length as usize).saturating_add(1).clamp(512, BUFFER));
         }
         let chunks: Vec<[u8; 32]> = (0..length.div_ceil(CHUNK as u64))
             .into_par_iter()

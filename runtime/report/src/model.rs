@@ -11,7 +11,9 @@ pub struct Summary {
     pub file: String,
     /// Its text.
     pub source_text: String,
-    /// The same text piece by piece, coloured and linked.
+    /// The same text piece by piece, coloured and linked. A page has it as HTML: thousands of pieces would take a template longer
+    /// than all the rest.
+    #[serde(skip_serializing, default)]
     pub source: Vec<Piece>,
     /// What the text says of itself: the comment that it begins with.
     pub about: String,

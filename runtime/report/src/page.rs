@@ -1,7 +1,7 @@
 //! The renderings of a summary and of a comparison, through templates that a user can replace.
 
-use crate::format::{self, amount, independent, number, seconds, statistics};
-use crate::model::{Cell, CellValue, Claim, Column, Comparison, Drawing, Figure, Summary, Table};
+use crate::format::{self, amount, escape, independent, number, seconds, statistics};
+use crate::model::{Cell, CellValue, Claim, Column, Comparison, Drawing, Figure, Piece, Summary, Table};
 use crate::{still, tables};
 use base64::Engine as _;
 use serde_json::{Value, json};
@@ -368,6 +368,7 @@ fn context(summary: &Summary, templates: &Templates) -> Result<Context, Error> {
     context.insert("claims", &summary.claims.iter().map(claim).collect::<Vec<_>>());
     context.insert("declared", &declared);
     context.insert("measured", &measured);
+    context.insert("source_html", &source(&summary.source));
     context.insert("figures_json", &inert(&summary.figures));
     context.insert("steps", &steps);
     context.insert("costs", &costs(summary));
@@ -400,6 +401,20 @@ pub fn render_markdown(summary: &Summary, templates: &Templates) -> Result<Strin
 /// A template that is wrong.
 pub fn render_comparison(comparison: &Comparison, templates: &Templates) -> Result<String, Error> {
     templates.render("compare.html", &comparison_context(comparison, templates)?)
+}
+
+/// The experiment's text as HTML, coloured and linked.
+fn source(pieces: &[Piece]) -> String {
+    let mut html = String::new();
+    for Piece { text, class, link, title } in pieces {
+        let (text, class, link, title) = (escape(text), escape(class), escape(link), escape(title));
+        html += &match (link.is_empty(), class.is_empty()) {
+            (false, _) => format!("<a href=\"{link}\" title=\"{title}\">{text}</a>"),
+            (true, false) => format!("<span class=\"{class}\">{text}</span>"),
+            (true, true) => text,
+        };
+    }
+    html
 }
 
 /// What the template of a comparison can use; documented in `docs/templates.md`.

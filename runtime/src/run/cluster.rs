@@ -371,7 +371,14 @@ impl<'a> Cluster<'a> {
         ];
         outcome.provenance.extend(said.into_iter().map(|(name, value)| (name.to_string(), value)));
         let device = if place.gpus > 0 { "cuda:0" } else { "cpu" };
-        let slot = Slot { number: active.seat, device, request: self.request, send: self.send.clone(), worker: None };
+        let slot = Slot {
+            number: active.seat,
+            device,
+            request: self.request,
+            send: self.send.clone(),
+            worker: None,
+            desk: None,
+        };
         slot.store(&active.task, outcome, &place.out, Path::new(&log), place.ran_s, &active.reasons)
             .map_err(|error| format!("{error:#}"))
     }
