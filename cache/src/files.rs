@@ -36,6 +36,14 @@ pub(crate) fn present<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
+/// Whether a failed attempt to read says that the file itself is broken, and not that this process lacks rights, memory or
+/// file numbers, or that the whole disk or its connection is gone.
+pub(crate) fn is_damage(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let broken = [Errno::IO, Errno::LOOP, Errno::NOTDIR, Errno::ISDIR, Errno::BADMSG, Errno::UCLEAN];
+    error.raw_os_error().is_some_and(|code| broken.iter().any(|errno| errno.raw_os_error() == code))
+}
+
 /// The entries of a folder in the order of their names; none where the folder is missing.
 pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     let Some(found) = present(fs::read_dir(folder)).at("read the folder", folder)? else { return Ok(Vec::new()) };

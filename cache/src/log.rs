@@ -6,14 +6,14 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::cache::Cache;
 use crate::error::{Context, Error};
-use crate::files::{present, shard};
+use crate::files::{is_damage, present, shard};
 use crate::index::Table;
 use crate::record::RECORD_FORMAT;
 use crate::stamp::Stamp;
@@ -50,9 +50,19 @@ impl Cache {
     pub fn record(&self, key: &Digest) -> Result<Option<Record>, Error> {
         let path = self.log_path(key);
         let now = SystemTime::now();
-        let Some(metadata) = present(std::fs::metadata(&path)).at("read the records", &path)? else {
-            self.trace().absent(&path);
-            return Ok(None);
+        let metadata = match std::fs::metadata(&path) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                self.trace().absent(&path);
+                return Ok(None);
+            }
+            Err(error) if is_damage(&error) => {
+                self.note(unreadable(&path, &error));
+                // Where they cannot be moved either, the next one to append says so.
+                let _ = self.revoke(key);
+                return Ok(None);
+            }
+            Err(error) => return Err(Error::io("read the records", &path, error)),
         };
         let stamp = Stamp::of(&metadata);
         self.trace().file(&path, stamp, now);
@@ -118,11 +128,51 @@ impl Cache {
         Ok(())
     }
 
+    /// Has the next [`Cache::commit`] cover everything that a record stands for, as far as it is there: whoever made it may
+    /// have died before its own.
+    pub fn cover(&self, record: &Record) {
+        let records = self.dir().join("records");
+        let path = self.log_path(&record.digest);
+        for path in [Some(path.as_path()), path.parent(), Some(&records)].into_iter().flatten() {
+            self.unsynced().add(path.to_owned());
+        }
+        let blobs = self.dir().join("blobs");
+        for digest in record.outputs.values().map(|output| output.digest).chain(record.log) {
+            let path = self.blob_path(&digest);
+            for path in [Some(path.as_path()), path.parent(), Some(&blobs)].into_iter().flatten() {
+                self.unsynced().add(path.to_owned());
+            }
+        }
+    }
+
+    /// Puts the records of a key out of use, into quarantine: what the disk did not take must not be taken for kept by the
+    /// next process, to which the kernel says nothing of it any more.
+    ///
+    /// # Errors
+    /// They cannot be moved.
+    pub fn revoke(&self, key: &Digest) -> Result<(), Error> {
+        let path = self.log_path(key);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+        let target = self.dir().join("quarantine").join(format!("{key}-{now}.jsonl"));
+        present(std::fs::rename(&path, &target)).at("move to quarantine", &path)?;
+        Ok(())
+    }
+
     /// Reads a log and notes its damaged lines.
     pub(crate) fn read_log(&self, key: &Digest) -> Result<Option<Log>, Error> {
         let path = self.log_path(key);
-        let Some(mut file) = present(File::open(&path)).at("read the records", &path)? else { return Ok(None) };
-        let mut log = read(&mut file, key).at("read the records", &path)?;
+        let opened = File::open(&path).and_then(|mut file| Ok((read(&mut file, key)?, file)));
+        let (mut log, mut file) = match opened {
+            Ok(found) => found,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if is_damage(&error) => {
+                self.note(unreadable(&path, &error));
+                // Where they cannot be moved either, the next one to append says so.
+                let _ = self.revoke(key);
+                return Ok(None);
+            }
+            Err(error) => return Err(Error::io("read the records", &path, error)),
+        };
         if !log.damaged.is_empty() {
             // Perhaps a line that is being written right now: writers hold the lock, so look again under it.
             file.lock_shared().at("read the records", &path)?;
@@ -172,6 +222,10 @@ impl Record {
 }
 
 /// The key of a log by its path; `None` for a file that is no log.
+fn unreadable(path: &Path, why: &std::io::Error) -> String {
+    format!("the records {} cannot be read ({why}) and count as lost; look at the disk", path.display())
+}
+
 pub(crate) fn key_of(path: &Path) -> Option<Digest> {
     path.file_name()?.to_str()?.strip_suffix(".jsonl")?.parse().ok()
 }

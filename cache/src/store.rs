@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use crate::Digest;
 use crate::cache::Cache;
 use crate::error::{Context, Error};
-use crate::files::{make_read_only, present, shard};
+use crate::files::{is_damage, make_read_only, present, shard};
 use crate::index::Table;
 use crate::stamp::{Look, Stamp};
 
@@ -129,6 +129,10 @@ impl Cache {
                 Ok(None)
             }
             Err(Error::Io { why, .. }) if why.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(Error::Io { why, .. }) if is_damage(&why) => {
+                self.set_aside(digest, &why);
+                Ok(None)
+            }
             Err(error) => Err(error),
         }
     }
@@ -139,11 +143,15 @@ impl Cache {
     /// The store cannot be read.
     pub fn read(&self, digest: &Digest) -> Result<Option<Vec<u8>>, Error> {
         let path = self.blob_path(digest);
-        let Some(mut file) = present(File::open(&path)).at("read", &path)? else { return Ok(None) };
         let mut bytes = Vec::new();
-        let intact = match file.read_to_end(&mut bytes) {
+        let intact = match File::open(&path).and_then(|mut file| file.read_to_end(&mut bytes)) {
             Ok(_) => Digest::of_bytes(&bytes) == *digest,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) if error.kind() == io::ErrorKind::IsADirectory => false,
+            Err(error) if is_damage(&error) => {
+                self.set_aside(digest, &error);
+                return Ok(None);
+            }
             Err(error) => return Err(Error::io("read", &path, error)),
         };
         if !intact {
@@ -268,6 +276,17 @@ impl Cache {
             ));
         }
         Ok(())
+    }
+
+    /// Deals with a blob that cannot be read: away with it where that can be, and a word in any case. It counts as absent, so
+    /// what made it runs again; other results are not touched.
+    pub(crate) fn set_aside(&self, digest: &Digest, why: &io::Error) {
+        self.note(format!(
+            "the stored file {} cannot be read ({why}) and counts as lost; look at the disk",
+            self.blob_path(digest).display()
+        ));
+        // Where it cannot be moved either, the next one to store it says so.
+        let _ = self.quarantine(digest);
     }
 
     fn remembered(&self, metadata: &fs::Metadata) -> Option<Digest> {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::Digest;
 use crate::cache::Cache;
 use crate::error::{Context, Error};
-use crate::files::{entries, present, sharded_entries};
+use crate::files::{entries, is_damage, present, sharded_entries};
 use crate::log::key_of;
 
 /// How much a cache holds.
@@ -72,20 +72,25 @@ impl Cache {
     /// Something cannot be read at all.
     pub fn verify_all(&self) -> Result<Report, Error> {
         let mut report = Report::default();
-        let checked: Vec<(Digest, Option<u64>)> = self
+        let checked: Vec<Option<(Digest, Option<u64>)>> = self
             .blob_list()?
             .into_par_iter()
             .map(|digest| {
                 let path = self.blob_path(&digest);
                 if path.is_dir() {
-                    return Ok((digest, None));
+                    return Ok(Some((digest, None)));
                 }
-                let size = fs::metadata(&path).at("read", &path)?.len();
-                let found = Digest::of_file(&path).at("read", &path)?;
-                Ok((digest, (found == digest).then_some(size)))
+                let read = || -> std::io::Result<_> { Ok((fs::metadata(&path)?.len(), Digest::of_file(&path)?)) };
+                match read() {
+                    Ok((size, found)) => Ok(Some((digest, (found == digest).then_some(size)))),
+                    // Collected meanwhile.
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+                    Err(error) if is_damage(&error) => Ok(Some((digest, None))),
+                    Err(error) => Err(Error::io("read", &path, error)),
+                }
             })
             .collect::<Result<_, Error>>()?;
-        for (digest, size) in checked {
+        for (digest, size) in checked.into_iter().flatten() {
             match size {
                 Some(size) => {
                     report.blobs += 1;
@@ -110,19 +115,27 @@ impl Cache {
         Ok(report)
     }
 
-    /// Numbers of valid and damaged records of a key, and what its newest one misses.
+    /// Numbers of valid and damaged records of a key, and what its newest one misses. A damaged line with a valid one after it
+    /// was made good and is none.
     fn check_log(&self, key: Digest) -> Result<(u64, u64, Vec<Missing>), Error> {
         let Some(log) = self.read_log(&key)? else { return Ok((0, 0, Vec::new())) };
         let mut missing = Vec::new();
         if let Some((newest, _)) = log.records.last() {
-            let named = newest.outputs.iter().map(|(name, output)| (name.as_str(), output.digest));
-            for (name, blob) in named.chain(newest.log.map(|log| ("log", log))) {
-                if self.blob(&blob)?.is_none() {
-                    missing.push(Missing { key, output: name.to_owned(), blob });
+            for (name, output) in &newest.outputs {
+                if self.blob(&output.digest)?.is_none() {
+                    missing.push(Missing { key, output: name.clone(), blob: output.digest });
                 }
             }
+            // What a step printed is for people: the result is whole without it, and computing it again costs more.
+            if let Some(blob) = newest.log
+                && self.blob(&blob)?.is_none()
+            {
+                self.note(format!("what the step of the record {key} printed is lost; its result is whole"));
+            }
         }
-        Ok((log.records.len() as u64, log.damaged.len() as u64, missing))
+        let lines = log.records.len() + log.damaged.len();
+        let open = log.damaged.last().is_some_and(|(number, _)| *number >= lines);
+        Ok((log.records.len() as u64, if open { log.damaged.len() as u64 } else { 0 }, missing))
     }
 
     /// Empties the index and fills it from the records. The stat table and the facts start empty, so the next look

@@ -9,7 +9,7 @@ use harness_protocol::{Job, Outcome, Produced};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
@@ -24,31 +24,46 @@ const COPIED_UP_TO: u64 = 16 << 20;
 /// Up to this size through memory, at once with hashing.
 const READ_UP_TO: u64 = 256 << 10;
 
-/// Finds the program as a shell would, and beside the `.exp` file when the name has a slash.
-pub fn program(name: &str, folder: &Path) -> Option<PathBuf> {
+/// Where a step's programs are looked for: in what the step sets as its `PATH`, or else in this process's. What is filled in
+/// later names no folder yet.
+pub fn search_path(params: &Value) -> OsString {
+    let own = params.pointer("/env/PATH").and_then(Value::as_str).filter(|path| !path.contains('{'));
+    own.map(OsString::from).or_else(|| std::env::var_os("PATH")).unwrap_or_default()
+}
+
+/// Finds the program as a shell would that has this search path, and beside the `.exp` file when the name has a slash.
+pub fn program(name: &str, folder: &Path, path: &OsStr) -> Option<PathBuf> {
     if name.contains('/') {
         return Some(folder.join(name)).filter(|path| path.is_file());
     }
     // A thousand steps ask for the same few programs.
-    static FOUND: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
+    static FOUND: Mutex<BTreeMap<(OsString, String), PathBuf>> = Mutex::new(BTreeMap::new());
     let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(path) = found.get(name).filter(|path| path.is_file()) {
+    let asked = (path.to_owned(), name.to_string());
+    if let Some(path) = found.get(&asked).filter(|path| is_program(path)) {
         return Some(path.clone());
     }
-    let path =
-        std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join(name)).find(|path| path.is_file())?;
-    found.insert(name.into(), path.clone());
-    Some(path)
+    let place = std::env::split_paths(path).map(|dir| dir.join(name)).find(|path| is_program(path))?;
+    // The step starts in another folder.
+    let place = std::path::absolute(place).ok()?;
+    found.insert(asked, place.clone());
+    Some(place)
+}
+
+fn is_program(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
 /// Has the cache take down where a program was looked for ([`program`]), and that it is not at the earlier places.
-fn observe(name: &str, folder: &Path, cache: &Cache) {
-    static SEEN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+fn observe(name: &str, folder: &Path, path: &OsStr, cache: &Cache) {
+    static SEEN: Mutex<BTreeSet<(OsString, String)>> = Mutex::new(BTreeSet::new());
     if name.contains('/') {
         cache.is_file(&folder.join(name));
-    } else if SEEN.lock().unwrap_or_else(PoisonError::into_inner).insert(name.into()) {
-        let paths = std::env::var_os("PATH").unwrap_or_default();
-        let _ = std::env::split_paths(&paths).find(|dir| cache.is_file(&dir.join(name)));
+    } else if SEEN.lock().unwrap_or_else(PoisonError::into_inner).insert((path.to_owned(), name.into())) {
+        let _ = std::env::split_paths(path).find(|dir| {
+            let place = dir.join(name);
+            cache.is_file(&place) && is_program(&place)
+        });
     }
 }
 
@@ -72,7 +87,8 @@ pub fn code_digests(
     folder: &Path,
     cache: &Cache,
 ) -> Result<Map<String, Value>> {
-    let (files, folders) = code(params, program, folder, cache)?;
+    let path = params.get("env").map_or(Value::Null, |env| serde_json::json!({ "env": env }));
+    let (files, folders) = code(params, program, folder, &search_path(&path), cache)?;
     let mut found = Map::new();
     for folder in folders {
         found.extend(folder_digests(&folder, cache)?);
@@ -119,7 +135,13 @@ fn folder_digests(folder: &Code, cache: &Cache) -> Result<Map<String, Value>> {
 }
 
 /// The files that belong to a step, and the folders.
-fn code(params: &Map<String, Value>, program: &Path, folder: &Path, cache: &Cache) -> Result<(Vec<Code>, Vec<Code>)> {
+fn code(
+    params: &Map<String, Value>,
+    program: &Path,
+    folder: &Path,
+    path: &OsStr,
+    cache: &Cache,
+) -> Result<(Vec<Code>, Vec<Code>)> {
     let texts = |value: Option<&Value>| -> Vec<String> {
         value.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).map(String::from).collect()
     };
@@ -155,9 +177,9 @@ fn code(params: &Map<String, Value>, program: &Path, folder: &Path, cache: &Cach
             bail!("`{name}`, named in `code`, is not beside the file ({})", place.display());
         }
     }
-    observe(&run[0], folder, cache);
-    for (name, place) in interpreters(program) {
-        observe(&name, Path::new("/"), cache);
+    observe(&run[0], folder, path, cache);
+    for (name, place) in interpreters(program, path) {
+        observe(&name, Path::new("/"), path, cache);
         found.insert(format!("#!{name}"), place);
     }
     Ok((found.into_iter().map(|(name, place)| Code { name, place }).collect(), folders))
@@ -219,7 +241,7 @@ fn beginning(path: &Path) -> Vec<u8> {
 }
 
 /// The programs that a script's first line names: the interpreter, and what `env` would start.
-fn interpreters(script: &Path) -> Vec<(String, PathBuf)> {
+fn interpreters(script: &Path, path: &OsStr) -> Vec<(String, PathBuf)> {
     let start = beginning(script);
     if !start.starts_with(b"#!") {
         return Vec::new();
@@ -230,7 +252,7 @@ fn interpreters(script: &Path) -> Vec<(String, PathBuf)> {
     let mut found = vec![(first.to_string(), PathBuf::from(first))];
     if first.ends_with("/env")
         && let Some(name) = words.find(|word| !word.starts_with('-') && !word.contains('='))
-        && let Some(place) = program(name, Path::new("/"))
+        && let Some(place) = program(name, Path::new("/"), path)
     {
         found.push((name.to_string(), place));
     }
@@ -248,23 +270,30 @@ fn staged_program(name: &str, place: &Path) -> bool {
 /// arguments with absolute paths. What is staged as a copy is safe from changes.
 pub fn watched(params: &Value, folder: &Path) -> Vec<(PathBuf, String)> {
     let mut files = Vec::new();
+    let path = search_path(params);
     if let (Some(digest), Some(name)) =
         (params["program_digest"].as_str(), params.pointer("/run/0").and_then(Value::as_str))
-        && let Some(program) = program(name, folder)
+        && let Some(program) = program(name, folder, &path)
     {
         if !staged_program(name, &program) {
             files.push((program.clone(), digest.to_string()));
         }
-        let interpreters: BTreeMap<String, PathBuf> = interpreters(&program).into_iter().collect();
+        let interpreters: BTreeMap<String, PathBuf> = interpreters(&program, &path).into_iter().collect();
         for (name, digest) in params["code_digests"].as_object().into_iter().flatten() {
             let place = match name.strip_prefix("#!") {
                 Some(name) => interpreters.get(name).cloned(),
-                None => Some(PathBuf::from(name)).filter(|path| path.is_absolute()),
+                // What is too large for a copy is staged as a link.
+                None => Some(folder.join(name)).filter(|path| Path::new(name).is_absolute() || !is_copied(path)),
             };
             files.extend(place.zip(digest.as_str().map(String::from)));
         }
     }
     files
+}
+
+/// Whether a file of the user's is staged as a copy.
+fn is_copied(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.len() <= COPIED_UP_TO)
 }
 
 /// Puts a file of the user's where the step finds it, and makes sure that it is the one the key was made from.
@@ -304,14 +333,15 @@ fn stage(place: &Path, target: &Path, digest: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Runs the program to its end in `dir`, which is made. `log` receives its stdout and stderr. `limit` is the time it may take whatever the step
+/// Runs the program to its end in `dir`, which is made. `log` receives its stdout and stderr. `cancel` asks it
+/// to end, `hurry` ends it. `limit` is the time it may take whatever the step
 /// itself says; `gpu` what `CUDA_VISIBLE_DEVICES` is to say.
 pub fn run(
     job: &Job,
     dir: &Path,
     folder: &Path,
     log: &Path,
-    cancel: &AtomicBool,
+    [cancel, hurry]: [&AtomicBool; 2],
     limit: Option<Duration>,
     gpu: Option<&str>,
 ) -> Result<Outcome, Ended> {
@@ -369,7 +399,7 @@ pub fn run(
             std::fs::create_dir_all(parent).map_err(|e| io("created", parent, e))?;
         }
     }
-    let Some(mut program) = program(&params.run[0], folder) else {
+    let Some(mut program) = program(&params.run[0], folder, &search_path(&job.params)) else {
         return Err(failed(format!("the program `{}` is neither on PATH nor beside the file", params.run[0])));
     };
     if staged_program(&params.run[0], &program) {
@@ -412,7 +442,7 @@ pub fn run(
                     stopping = Some((Instant::now(), why));
                 }
             }
-            Some((since, _)) if since.elapsed() > Duration::from_secs(5) => {
+            Some((since, _)) if since.elapsed() > Duration::from_secs(5) || hurry.load(Ordering::Relaxed) => {
                 child.signal(libc::SIGKILL);
             }
             _ => {}
@@ -456,8 +486,16 @@ fn wait(child: &Running, most: Duration) {
 fn collect(job: &Job, params: &Params, dir: &Path) -> Result<Outcome, Ended> {
     let failed = |message: String| Ended::Failed(message);
     let mut outcome = Outcome::default();
+    let top = dir.canonicalize().map_err(|e| failed(format!("{}: {e}", dir.display())))?;
     for (name, output) in &params.outputs {
         let path = dir.join(&output.path);
+        // A link on the way would lead to files of somebody else, which are not to be moved.
+        if path.parent().and_then(|parent| parent.canonicalize().ok()).is_some_and(|parent| !parent.starts_with(&top)) {
+            return Err(failed(format!(
+                "the output `{name}` ({}) lies behind a link that leaves the step's folder; outputs are plain files or folders",
+                output.path
+            )));
+        }
         let file = format!("output-{name}");
         let target = job.out_dir.join(&file);
         if path.is_symlink() {
@@ -491,8 +529,11 @@ fn collect(job: &Job, params: &Params, dir: &Path) -> Result<Outcome, Ended> {
     }
     if !params.metrics.is_empty() {
         let path = dir.join("metrics.json");
-        let text = std::fs::read(&path)
-            .map_err(|_| failed(format!("`{}` declares metrics and did not write metrics.json", params.run[0])))?;
+        // Nothing but a plain file: reading anything else can wait for ever.
+        let plain = std::fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_file());
+        let text = if plain { std::fs::read(&path) } else { Err(std::io::ErrorKind::NotFound.into()) };
+        let text =
+            text.map_err(|_| failed(format!("`{}` declares metrics and did not write metrics.json", params.run[0])))?;
         let found: BTreeMap<String, f64> = serde_json::from_slice(&text)
             .map_err(|e| failed(format!("metrics.json must be one object of numbers, `{{\"accuracy\": 0.5}}`: {e}")))?;
         for name in &params.metrics {
@@ -506,7 +547,7 @@ fn collect(job: &Job, params: &Params, dir: &Path) -> Result<Outcome, Ended> {
     Ok(outcome)
 }
 
-/// Packs a folder as a tar whose bytes depend on names and contents alone.
+/// Packs a folder as a tar whose bytes depend on names and contents alone. Links to files are packed as the files.
 fn pack(folder: &Path, target: &Path) -> std::io::Result<()> {
     fn walk(dir: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
         for entry in std::fs::read_dir(dir)? {
@@ -520,11 +561,36 @@ fn pack(folder: &Path, target: &Path) -> std::io::Result<()> {
     files.sort();
     let mut tar = tar::Builder::new(std::fs::File::create(target)?);
     for path in files {
-        let bytes = std::fs::read(&path)?;
+        let name = path.strip_prefix(folder).unwrap_or(&path).to_owned();
+        let odd = |why: &str| std::io::Error::other(format!("`{}` in it {why}", name.display()));
+        let plain = std::fs::metadata(&path).map_err(|error| odd(&error.to_string()))?;
+        // Reading a pipe or a device can wait for ever, or never end.
+        if !plain.is_file() {
+            return Err(odd("is no plain file"));
+        }
+        let mut file = std::fs::File::open(&path).map_err(|error| odd(&error.to_string()))?;
         let mut header = tar::Header::new_ustar();
-        header.set_size(bytes.len() as u64);
+        header.set_size(plain.len());
         header.set_mode(0o644);
-        tar.append_data(&mut header, path.strip_prefix(folder).unwrap_or(&path), bytes.as_slice())?;
+        let mut counted = Counted { file: (&mut file).take(plain.len()), bytes: 0 };
+        tar.append_data(&mut header, &name, &mut counted)?;
+        if counted.bytes != plain.len() {
+            return Err(odd("got shorter while it was read"));
+        }
     }
     tar.into_inner()?.sync_all()
+}
+
+/// Counts what is read.
+struct Counted<R> {
+    file: R,
+    bytes: u64,
+}
+
+impl<R: std::io::Read> std::io::Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.file.read(buffer)?;
+        self.bytes += read as u64;
+        Ok(read)
+    }
 }

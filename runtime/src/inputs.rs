@@ -44,6 +44,7 @@ impl Inputs {
         let paths: Vec<PathBuf> = files.iter().map(|(path, _)| path.clone()).collect();
         let looks = cache.looks(&paths).map_err(|error| error.to_string())?;
         let mut inputs = Inputs { theirs: Vec::new(), ours: Vec::new() };
+        let blobs = cache.dir().join("blobs");
         for ((path, expected), look) in files.into_iter().zip(looks) {
             if expected.is_some_and(|expected| expected != look.digest.to_string()) {
                 return Err(format!(
@@ -51,7 +52,8 @@ impl Inputs {
                     path.display()
                 ));
             }
-            let ours = path.starts_with(cache.dir());
+            // A cache may lie in the project, or around it.
+            let ours = path.starts_with(&blobs);
             if ours { &mut inputs.ours } else { &mut inputs.theirs }.push((path, look));
         }
         Ok(inputs)

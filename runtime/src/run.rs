@@ -22,6 +22,7 @@ use harness_protocol::{Executor, FromWorker, Job, Outcome, steps};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -405,6 +406,10 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
                             self.stopping = true;
                             self.finished[step] = None;
                             let state = &mut self.states[step];
+                            // The kernel tells of a lost page once: to the next process all would seem well.
+                            if let Some(key) = state.key.filter(|_| state.status == Status::Executed) {
+                                let _ = self.request.results.unwrap_or(self.request.cache).revoke(&key);
+                            }
                             state.status = Status::Failed;
                             state.error = Some(format!("its result could not be kept: {error}"));
                         }
@@ -694,7 +699,11 @@ impl<'a, 'e> Dispatcher<'a, 'e> {
                     spec.label, spec.name
                 ));
             }
-            if ours {
+            if ours || is_fresh(&finished.record) && !request.dry_run {
+                // Whoever made it may have died between its record and its commit.
+                if !ours {
+                    request.cache.cover(&finished.record);
+                }
                 self.keep(step, Status::Cached, finished, 0.0, None);
             } else {
                 self.conclude(step, Status::Cached, Some(finished), None, 0.0);
@@ -861,11 +870,21 @@ fn plan(request: &Request<'_>, finished: &[Option<Finished>], step: usize) -> Pl
 
 /// Whether a result is safe to report: old, or given back by whoever computed it.
 fn is_kept(cache: &Cache, record: &Record) -> Result<bool> {
-    Ok(record.finished_unix_ms.saturating_add(FRESH_MS) < now_ms() || !cache.is_leased(&record.digest)?)
+    Ok(!is_fresh(record) || !cache.is_leased(&record.digest)?)
+}
+
+/// Whether it may be of a process that has not committed it yet.
+fn is_fresh(record: &Record) -> bool {
+    record.finished_unix_ms.saturating_add(FRESH_MS) >= now_ms()
 }
 
 fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+/// So many seconds; the longest time there is where they are more than that.
+pub(crate) fn for_ever(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
 }
 
 /// One slot: a thread with at most one worker process.
@@ -889,7 +908,14 @@ impl Slot<'_> {
             let start = Instant::now();
             let mut reasons = Vec::new();
             let result = loop {
-                let result = self.compute(&task, start, &reasons);
+                // A slot that died would be waited for without end.
+                let result = std::panic::catch_unwind(AssertUnwindSafe(|| self.compute(&task, start, &reasons)));
+                let result = result.unwrap_or_else(|_| {
+                    self.worker = None;
+                    Err(Ended::Failed(
+                        "harness itself failed here; the message above says where, please report it".into(),
+                    ))
+                });
                 let (Err(Ended::Failed(reason) | Ended::Died(reason)), false) =
                     (&result, self.request.cancel.load(Ordering::Relaxed))
                 else {
@@ -983,7 +1009,7 @@ impl Slot<'_> {
             return Ok(Computed { finished, known: false, warnings, lease });
         }
         let (gpu, device) = devices::seen(&task.devices);
-        let limit = task.resources.time.map(Duration::from_secs_f64);
+        let limit = task.resources.time.map(for_ever);
         let limit = limit.or(self.request.config.limit(action.info.name).time);
         let program = action.info.executor == Executor::Harness;
         let mut desk = match self.desk.take().filter(|_| program) {
@@ -1012,7 +1038,7 @@ impl Slot<'_> {
         let inputs = Inputs::of(action, looked, &self.request.config.folder).map_err(|error| say(&error))?;
         let outcome = if program {
             let folder = &self.request.config.folder;
-            command::run(&job, &place, folder, &log, &self.request.cancel, limit, gpu.as_deref())
+            command::run(&job, &place, folder, &log, [&self.request.cancel, &self.request.hurry], limit, gpu.as_deref())
         } else {
             cache.work_dir(&action.digest).map_err(|error| say(&error))?;
             self.run_in_worker(job, task, start, &log, limit, gpu.as_deref())

@@ -330,7 +330,8 @@ fn provisional(step: &Step, catalog: &Catalog, config: &Config, cache: &Cache, s
     });
     if step.kind == "command"
         && let Some(name) = params.get("run").and_then(|run| run.get(0)).and_then(Value::as_str)
-        && let Some(program) = command::program(name, &config.folder)
+        && let Some(program) =
+            command::program(name, &config.folder, &command::search_path(&json!({ "env": params.get("env") })))
     {
         let digest = cache.file_digest(&program)?.to_string();
         params.insert("program_digest".into(), digest.into());

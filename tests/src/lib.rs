@@ -8,6 +8,7 @@ pub mod trial;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 /// A folder with files and a cache, and `harness` run in it.
 pub struct Test {
@@ -149,4 +150,16 @@ pub fn shared_data() -> Option<PathBuf> {
     }
     eprintln!("skipped: no sample data at {}", path.display());
     None
+}
+
+/// Waits until something is there.
+///
+/// # Panics
+/// It never comes.
+pub fn wait_until(what: &str, mut there: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !there() {
+        assert!(start.elapsed().as_secs() < 60, "{what} never came");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }

@@ -1,9 +1,9 @@
 //! The subcommands that look, explain and compare, over `command` steps. No torch.
 
-use harness_tests::{Ran, Test};
+use harness_tests::{Ran, Test, wait_until};
 use serde_json::Value;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Two steps in a row, the second one over two seeds, reading a file and a dataset of the user's.
 const TEXT: &str = r#"
@@ -33,14 +33,6 @@ fn prints(ran: Ran, words: &[&str]) -> Ran {
 
 fn json(ran: &Ran) -> Value {
     serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {}", ran.stdout))
-}
-
-fn wait_until(what: &str, mut there: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !there() {
-        assert!(start.elapsed().as_secs() < 60, "{what} never came");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 /// Every file below a folder with its content, in order: what must not change.

@@ -1,9 +1,9 @@
 //! Keeping the cache small, and giving runs away: `cache ls|gc|pin|unpin`, `export`, `import`, completions. No torch.
 
-use harness_tests::{Ran, Test};
+use harness_tests::{Ran, Test, wait_until};
 use serde_json::Value;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A step whose output has its word, and one that takes it.
 const TEXT: &str = r#"
@@ -25,14 +25,6 @@ fn prints(ran: Ran, words: &[&str]) -> Ran {
 
 fn json(ran: &Ran) -> Value {
     serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {}", ran.stdout))
-}
-
-fn wait_until(what: &str, mut there: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !there() {
-        assert!(start.elapsed().as_secs() < 60, "{what} never came");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 fn results(test: &Test) -> usize {

@@ -46,15 +46,22 @@ pub fn job(arguments: &JobFile) -> Result<ExitCode> {
         cuda_devices: 0,
         kinds: steps::ALL.iter().map(|kind| (kind.name.to_string(), kind.version)).collect(),
     })?;
-    let (cancel, _) = start::interrupts()?;
+    let (cancel, hurry) = start::interrupts()?;
     let log = arguments.job.with_file_name("log.txt");
     let gpu = std::env::var("CUDA_VISIBLE_DEVICES").ok();
-    let last =
-        match command::run(&job, &job.out_dir.join("run"), &arguments.folder, &log, &cancel, None, gpu.as_deref()) {
-            Ok(outcome) => FromWorker::Finished { id: job.id, outcome },
-            Err(Ended::Failed(message) | Ended::Died(message)) => FromWorker::Failed { id: job.id, message },
-            Err(Ended::Cancelled) => FromWorker::Cancelled { id: job.id },
-        };
+    let last = match command::run(
+        &job,
+        &job.out_dir.join("run"),
+        &arguments.folder,
+        &log,
+        [&cancel, &hurry],
+        None,
+        gpu.as_deref(),
+    ) {
+        Ok(outcome) => FromWorker::Finished { id: job.id, outcome },
+        Err(Ended::Failed(message) | Ended::Died(message)) => FromWorker::Failed { id: job.id, message },
+        Err(Ended::Cancelled) => FromWorker::Cancelled { id: job.id },
+    };
     say(&last)?;
     Ok(ExitCode::from(u8::from(!matches!(last, FromWorker::Finished { .. }))))
 }

@@ -160,6 +160,7 @@ impl<'a> Cluster<'a> {
         };
         if (patient.told || !task.force)
             && let Some(finished) = action::lookup(cache, &task.action.digest).map_err(|error| say(&error))?
+            && action::not_kept(&finished.record, &task.taken).is_empty()
         {
             return Ok(Some(Computed { finished, known: true, warnings: Vec::new(), lease }));
         }
@@ -228,7 +229,7 @@ impl<'a> Cluster<'a> {
             "cpu" => 0,
             _ => resources.gpus.or(config.slurm.gpus).unwrap_or(one),
         };
-        let time = resources.time.map(Duration::from_secs_f64).or(limit.time);
+        let time = resources.time.map(super::for_ever).or(limit.time);
         let memory = resources.memory.or(Some(limit.memory)).filter(|bytes| *bytes > 0);
         let ask = Ask {
             partition: resources.partition.clone().or(config.slurm.partition.clone()),
