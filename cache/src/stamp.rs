@@ -94,6 +94,16 @@ pub struct Look {
     pub(crate) settled: bool,
 }
 
+impl Look {
+    /// The state and the content as bytes: two looks have the same where nothing was written between them, as far as `stat`
+    /// can tell.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = self.stamp.to_bytes();
+        bytes.extend(self.digest.0);
+        bytes
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

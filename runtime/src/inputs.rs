@@ -3,7 +3,7 @@
 
 use crate::action::Action;
 use crate::command;
-use harness_cache::{Cache, Look};
+use harness_cache::{Cache, Digest, Look};
 use harness_protocol::{Location, LocationForm};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -57,6 +57,17 @@ impl Inputs {
             if ours { &mut inputs.ours } else { &mut inputs.theirs }.push((path, look));
         }
         Ok(inputs)
+    }
+
+    /// What the inputs are and in what state, for somebody who looks again later.
+    pub fn state(&self) -> Digest {
+        let mut bytes = Vec::new();
+        for (path, look) in &self.theirs {
+            bytes.extend(path.as_os_str().as_encoded_bytes());
+            bytes.push(0);
+            bytes.extend(look.to_bytes());
+        }
+        Digest::of_bytes(&bytes)
     }
 
     /// Whether nobody wrote to anything: a `stat` for each file that has been left alone, a reading for the others.

@@ -993,6 +993,14 @@ impl Slot<'_> {
         {
             return Ok(Computed { finished, known: true, warnings: Vec::new(), lease });
         }
+        if cluster::call_off(self.request.cache, &action.digest) {
+            self.event(Event::Log {
+                step: Some(*step),
+                label: Some(label.clone()),
+                level: "warn".into(),
+                text: "a job of an earlier run was in the cluster's queue for it; it is computed here, and the job was cancelled".into(),
+            });
+        }
         self.event(Event::StepStarted {
             step: *step,
             label: label.clone(),

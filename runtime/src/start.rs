@@ -150,12 +150,10 @@ pub fn run(arguments: &cli::Run) -> Result<ExitCode> {
     // Only its place is looked up: a run that finds everything in the cache starts no worker, and needs none.
     let worker = if needs_worker { worker::binary(config.worker.as_deref()).map_err(Some) } else { Err(None) };
 
-    let id = run_id();
-    let dir = cache.dir().join("runs").join(&id);
-    let resolved = serde_json::to_vec(program).unwrap_or_default();
     // A dry run leaves nothing behind: it is no result that anybody would look for.
+    let (id, dir) = if arguments.dry_run { (run_id(), PathBuf::new()) } else { run_folder(&cache)? };
+    let resolved = serde_json::to_vec(program).unwrap_or_default();
     if !arguments.dry_run {
-        std::fs::create_dir_all(&dir).with_context(|| format!("{} cannot be created", dir.display()))?;
         let _ = runs::Asked::now(arguments).write(&dir);
         let _ = std::fs::write(dir.join("source.exp"), &text.text);
         let _ = std::fs::write(dir.join("program.json"), &resolved);
@@ -303,9 +301,7 @@ fn repeat(arguments: &cli::Run, cache: &Path, asked: &str, start: Instant) -> Re
     // Nothing is collected between the look and the word.
     let _using = cache.using()?;
     let Some(said) = unchanged::recall(&home, asked, &cache) else { return Ok(None) };
-    let id = run_id();
-    let dir = cache.dir().join("runs").join(&id);
-    std::fs::create_dir_all(&dir).with_context(|| format!("{} cannot be created", dir.display()))?;
+    let (id, dir) = run_folder(&cache)?;
     let kept = said.link(&home, &dir).and_then(|()| std::fs::copy(&arguments.file, dir.join("source.exp")));
     if kept.is_err() {
         // The long way makes what is missing.
@@ -359,6 +355,22 @@ pub fn measured(record: &Record, metric: &str, pick: Pick, up: bool) -> Option<f
 
 fn stem(file: &Path) -> String {
     file.file_stem().map_or("experiment".into(), |stem| stem.to_string_lossy().into_owned())
+}
+
+/// A folder for a run, which nobody else has: processes of two machines or containers can have the same number.
+fn run_folder(cache: &Cache) -> Result<(String, PathBuf)> {
+    let (base, runs) = (run_id(), cache.dir().join("runs"));
+    std::fs::create_dir_all(&runs).with_context(|| format!("{} cannot be created", runs.display()))?;
+    for number in 1.. {
+        let id = if number == 1 { base.clone() } else { format!("{base}-{number}") };
+        let dir = runs.join(&id);
+        match std::fs::create_dir(&dir) {
+            Ok(()) => return Ok((id, dir)),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error).with_context(|| format!("{} cannot be created", dir.display())),
+        }
+    }
+    unreachable!("a folder is made or refused")
 }
 
 fn run_id() -> String {

@@ -138,6 +138,19 @@ fn a_killed_run_finds_its_jobs_and_a_cancelled_one_leaves_none() {
     let output = child.wait_with_output().expect("it ends");
     assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
     until("the end of all jobs", &|| running() == 0);
+
+    // What a killed run left in the queue is not computed there and here.
+    let mut child = start("100", "d");
+    until("the jobs", &|| running() == 3);
+    child.kill().expect("it can be killed");
+    child.wait().expect("it ends");
+    let mut local = test.command(&["run", "a.exp", "--json", "-p", "wait=100", "-p", "word=d", "draw[seed=2]"]);
+    let mut local = local.env("SLURM_CONF", slurm.configuration()).spawn().expect("harness starts");
+    until("the end of one job", &|| running() == 2);
+    // SAFETY: the process is ours and not waited for.
+    unsafe { libc::kill(local.id() as i32, libc::SIGINT) };
+    assert_eq!(local.wait().expect("it ends").code(), Some(130));
+    slurm.ask("scancel", &["--user=root"]);
 }
 
 #[test]

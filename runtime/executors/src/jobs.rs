@@ -72,6 +72,9 @@ pub struct Order {
     pub runner: Runner,
     /// What it asks for.
     pub ask: Ask,
+    /// The state of what the job reads, in any words: one that was submitted for another state is not followed on, since it may
+    /// have read something else under the same key.
+    pub inputs: String,
 }
 
 /// Where a step ran and what it took.
@@ -235,14 +238,18 @@ impl Jobs {
     pub fn add(&mut self, order: Order) -> io::Result<bool> {
         let now = self.clock.now();
         let key = order.job.key.clone();
-        let left = self.left(&key);
+        let mut left = self.left(&key);
+        if left.as_ref().is_some_and(|(standing, _)| standing.inputs != order.inputs) {
+            self.call_off(&key);
+            left = None;
+        }
         let mut live = Live {
             ask: order.ask,
             runner: order.runner,
             version: order.job.version,
             kind: order.job.kind.clone(),
             work: order.job.work_dir.clone(),
-            standing: Standing { label: order.job.label.clone(), ..Standing::default() },
+            standing: Standing { label: order.job.label.clone(), inputs: order.inputs, ..Standing::default() },
             attempt: String::new(),
             ordered: now,
             submitted: None,
@@ -313,13 +320,26 @@ impl Jobs {
         let new = folder.join("current.new");
         fs::write(&new, &attempt)?;
         fs::rename(&new, folder.join("current"))?;
-        live.standing = Standing { label: live.standing.label.clone(), attempt: number, ..Standing::default() };
+        let (label, inputs) = (live.standing.label.clone(), live.standing.inputs.clone());
+        live.standing = Standing { label, inputs, attempt: number, ..Standing::default() };
         live.standing.write(&self.home, key)?;
         live.attempt = attempt;
         live.mark = mark(&live.work);
         (live.submitted, live.began, live.read, live.last) = (None, false, 0, None);
         (live.ending, live.asked_since, live.missing, live.exit, live.refused) = (None, false, None, None, None);
         Ok(())
+    }
+
+    /// Cancels the job that another process submitted for this key, and forgets it. For the holder of the key's lease: nobody
+    /// follows that job any more. Whether there was one.
+    pub fn call_off(&mut self, key: &str) -> bool {
+        let Some((standing, _)) = self.left(key) else { return false };
+        if let Some((id, index)) = number(&standing) {
+            // One that goes on finds that it does not count any more.
+            let _ = self.scheduler.cancel(&[(id, vec![index])]);
+        }
+        self.forget(key);
+        true
     }
 
     /// Removes what is left of a step's jobs, once its outputs are taken.

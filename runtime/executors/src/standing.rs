@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 pub struct Standing {
     /// Label of its step.
     pub label: String,
+    /// [`crate::Order::inputs`].
+    pub inputs: String,
     /// Number of the attempt, from 1.
     pub attempt: u32,
     /// Name of its array; empty while it was not submitted.

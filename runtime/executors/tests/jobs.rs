@@ -51,7 +51,7 @@ fn order(cache: &std::path::Path, number: usize) -> Order {
         threads: 1,
     };
     let ask = Ask { cpus: 1, gpus: u32::from(number.is_multiple_of(3)), ..Ask::default() };
-    Order { job, runner: Runner { program: "/bin/true".into(), words: Vec::new() }, ask }
+    Order { job, runner: Runner { program: "/bin/true".into(), words: Vec::new() }, ask, inputs: "as they are".into() }
 }
 
 /// Lets a run of so many jobs pass; how each ended, what was warned of, and the scheduler.
@@ -186,6 +186,37 @@ fn a_job_that_always_vanishes_fails_in_the_end() {
     for ends in ran.ends.values() {
         assert!(matches!(&ends[0], End::Died(text) if text.contains("vanished 4 times")), "{ends:?}");
     }
+}
+
+#[test]
+fn a_job_of_other_inputs_is_called_off_and_not_followed() {
+    let cache = tempfile::tempdir().unwrap();
+    let clock = Told::default();
+    let cluster = Simulated::new(clock.clone(), Faults::default(), 6, 300, finishes());
+    let start =
+        || Jobs::new(cache.path(), Box::new(cluster.clone()), Box::new(clock.clone()), Settings::default()).unwrap();
+    let mut jobs = start();
+    (0..3).for_each(|number| _ = jobs.add(order(cache.path(), number)).unwrap());
+    for _ in 0..20 {
+        clock.pass(Duration::from_secs(1));
+        jobs.tick(&mut |note| drop(note));
+    }
+    drop(jobs);
+    let mut jobs = start();
+    let changed = |number| Order { inputs: "written to".into(), ..order(cache.path(), number) };
+    assert!(jobs.add(order(cache.path(), 0)).unwrap());
+    assert!(!jobs.add(changed(1)).unwrap());
+    // Somebody computes it elsewhere.
+    assert!(jobs.call_off(&format!("{:064x}", 2)) && !jobs.call_off(&format!("{:064x}", 2)));
+    assert_eq!(cluster.counted().cancelled, 2);
+    let mut ended = 0;
+    while !jobs.is_empty() {
+        clock.pass(Duration::from_secs(1));
+        cluster.advance();
+        jobs.tick(&mut |note| ended += usize::from(matches!(note, Note::Ended(_, End::Done(_), _))));
+        assert!(clock.now() < Duration::from_secs(20_000));
+    }
+    assert_eq!(ended, 2);
 }
 
 #[test]

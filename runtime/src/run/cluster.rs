@@ -7,8 +7,8 @@ use crate::events::Event;
 use crate::inputs::Inputs;
 use crate::worker::Ended;
 use anyhow::{Context as _, Result};
-use harness_cache::Lease;
-use harness_executors::{Ask, Clock, End, Jobs, Note, Order, Place, Runner, Scheduler, Settings};
+use harness_cache::{Cache, Digest, Lease};
+use harness_executors::{Ask, Clock, End, Jobs, Note, Order, Place, Runner, Scheduler, Settings, Standing};
 use harness_protocol::{Executor, FromWorker, Job, Outcome};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -165,7 +165,7 @@ impl<'a> Cluster<'a> {
             return Ok(Some(Computed { finished, known: true, warnings: Vec::new(), lease }));
         }
         let inputs = Inputs::of(&task.action, cache, &self.request.config.folder).map_err(|error| say(&error))?;
-        let order = self.order(task).map_err(|error| say(&format!("{error:#}")))?;
+        let order = self.order(task, inputs.state()).map_err(|error| say(&format!("{error:#}")))?;
         self.reach().map_err(|error| say(&format!("{error:#}")))?;
         let Some(jobs) = &mut self.jobs else { return Err(say(&"there is no cluster")) };
         if task.force {
@@ -218,7 +218,7 @@ impl<'a> Cluster<'a> {
     }
 
     /// What is asked of the cluster for a step.
-    fn order(&self, task: &Task) -> Result<Order> {
+    fn order(&self, task: &Task, state: Digest) -> Result<Order> {
         let (request, action) = (self.request, &task.action);
         let (config, resources) = (request.config, &task.resources);
         let limit = config.limit(action.info.name);
@@ -264,7 +264,9 @@ impl<'a> Cluster<'a> {
             peers: (1..gpus).filter(|_| action.info.shared).map(|number| format!("cuda:{number}")).collect(),
             threads: config.threads,
         };
-        Ok(Order { job, runner, ask })
+        // What it observes (`keep`) is not in the key and decides what a job leaves.
+        let asked = serde_json::to_vec(&(state, &job.params))?;
+        Ok(Order { job, runner, ask, inputs: Digest::of_bytes(&asked).to_string() })
     }
 
     fn note(&mut self, jobs: &mut Jobs, note: Note) {
@@ -336,7 +338,7 @@ impl<'a> Cluster<'a> {
                 let most = self.request.config.limit(active.task.action.info.name).retries as usize;
                 let said = format!("attempt {} of {} failed: {reason}", active.reasons.len(), most + 1);
                 self.log(Some(&active.task), "warn", said);
-                let again = self.order(&active.task).and_then(|order| Ok(jobs.add(order)?));
+                let again = self.order(&active.task, active.inputs.state()).and_then(|order| Ok(jobs.add(order)?));
                 match again {
                     Ok(_) => drop(self.active.insert(key.into(), active)),
                     Err(error) => self.done(step, seat, wall_s, Err(Ended::Failed(format!("{error:#}")))),
@@ -396,4 +398,16 @@ fn files() -> u64 {
         let wanted = libc::rlimit { rlim_cur: limit.rlim_max, ..limit };
         if libc::setrlimit(libc::RLIMIT_NOFILE, &wanted) == 0 { wanted.rlim_cur } else { limit.rlim_cur }
     }
+}
+
+/// Cancels the job that a run which is gone left in a cluster's queue for this key: its step is computed here now, and two
+/// must not write the same checkpoint. Whether there was one.
+pub fn call_off(cache: &Cache, key: &Digest) -> bool {
+    let key = key.to_string();
+    if Standing::read(cache.dir(), &key).is_none() {
+        return false;
+    }
+    let scheduler = Box::new(harness_executors::Slurm);
+    let clock = Box::new(harness_executors::System::default());
+    Jobs::new(cache.dir(), scheduler, clock, Settings::default()).is_ok_and(|mut jobs| jobs.call_off(&key))
 }

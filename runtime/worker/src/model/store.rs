@@ -221,6 +221,12 @@ pub fn digest(tensors: &BTreeMap<String, Tensor>) -> String {
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Where a file is written before it gets its name. Each process has its own: one that lost its `harness` may still be ending
+/// when the next one begins.
+pub(crate) fn part(path: &Path) -> std::path::PathBuf {
+    path.with_extension(format!("{}.part", std::process::id()))
+}
+
 /// Writes a file so that it is whole or not there: beside it first, then renamed. What was there stays if that fails, for
 /// instance because the disk is full.
 ///
@@ -228,7 +234,7 @@ pub fn digest(tensors: &BTreeMap<String, Tensor>) -> String {
 /// It cannot be written.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     use std::io::Write as _;
-    let part = path.with_extension("part");
+    let part = part(path);
     let write = || {
         let mut file = std::fs::File::create(&part)?;
         file.write_all(bytes)?;
@@ -254,11 +260,11 @@ mod tests {
         let path = folder.path().join("checkpoint.safetensors");
         write_atomic(&path, b"old").unwrap();
         // Everything that is written there meets a full disk.
-        std::os::unix::fs::symlink("/dev/full", path.with_extension("part")).unwrap();
+        std::os::unix::fs::symlink("/dev/full", part(&path)).unwrap();
         let message = write_atomic(&path, &[1; 100_000]).unwrap_err().to_string();
         assert!(message.contains("No space left on device"), "{message}");
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
-        assert!(!path.with_extension("part").exists());
+        assert!(!part(&path).exists());
         write_atomic(&path, b"new").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"new");
     }

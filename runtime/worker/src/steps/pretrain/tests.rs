@@ -134,7 +134,8 @@ fn a_full_disk_stops_no_training_and_spoils_no_checkpoint() {
     let data = bench.dataset("data", 16, &CLASSES, same);
     let job = bench.job("job", "pretrain", params(&data, json!({ "checkpoint": { "interval": 0.0 } })));
     std::fs::create_dir_all(&job.work_dir).unwrap();
-    std::os::unix::fs::symlink("/dev/full", job.work_dir.join("checkpoint.part")).unwrap();
+    std::os::unix::fs::symlink("/dev/full", crate::model::store::part(&job.work_dir.join("checkpoint.safetensors")))
+        .unwrap();
     let ended = bench.run(&job);
     let said = warnings(&ended.said).join("\n");
     assert!(said.contains("the run goes on") && said.contains("No space left on device"), "{said}");
