@@ -17,6 +17,9 @@ use crate::index::Table;
 /// Larger blobs are not searched for digests: lists of files are far smaller, and arrays are not text.
 const SEARCHED_UP_TO: u64 = 256 << 20;
 
+/// Folders with a folder for each key that is not finished: what its step works in, and what its jobs on a cluster left.
+const KEYED: [&str; 2] = ["work", "cluster/jobs"];
+
 /// What [`Cache::gc`] removed, or would remove.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Freed {
@@ -89,7 +92,9 @@ impl Cache {
             self.count_and_remove(&self.blob_path(digest), dry_run, &mut freed)?;
         }
         freed.blob_bytes = freed.bytes - before;
-        for path in entries(&self.dir().join("work"))? {
+        for path in
+            KEYED.iter().map(|folder| entries(&self.dir().join(folder))).collect::<Result<Vec<_>, _>>()?.concat()
+        {
             let key = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse::<Digest>().ok());
             if let Some(key) = key
                 && !keep.contains(&key)

@@ -81,6 +81,22 @@ impl Cache {
         Ok(Some(record))
     }
 
+    /// The newest valid record of a key as another cache can have it: without its log, if what the step printed was lost
+    /// here. A result counts as much without it.
+    ///
+    /// # Errors
+    /// The log of records, or the store, cannot be read.
+    pub fn portable(&self, key: &Digest) -> Result<Option<Record>, Error> {
+        let Some(mut record) = self.record(key)? else { return Ok(None) };
+        let output = |blob: &Digest| record.outputs.values().any(|output| output.digest == *blob);
+        if let Some(blob) = record.log.filter(|blob| !output(blob))
+            && self.verified(&blob)?.is_none()
+        {
+            record.log = None;
+        }
+        Ok(Some(record))
+    }
+
     /// Every valid record of a key, oldest first. Damaged lines are passed over and noted.
     ///
     /// # Errors

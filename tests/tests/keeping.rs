@@ -220,6 +220,15 @@ fn a_changed_archive_is_refused_and_nothing_of_it_counts() {
     other.harness(&["import", "broken.tar"]).code(1).says(&["is not the record of the key it names"]);
     rewrite(&archive, &broken, |name, bytes| (!name.starts_with("blobs/")).then_some(bytes));
     other.harness(&["import", "broken.tar"]).code(1).says(&["which is not in the archive"]);
+    let records = |from: &str, to: &str| {
+        rewrite(&archive, &broken, |name, bytes| {
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            Some(if name.starts_with("records/") { text.replacen(from, to, 1).into_bytes() } else { bytes })
+        });
+        other.harness(&["import", "broken.tar"]).code(1)
+    };
+    records("\"format\": 1", "\"format\": 99").says(&["has the format 99"]);
+    records("\"size\": ", "\"size\": 1").says(&["which it has not"]);
     other.write("no.tar", "no archive at all");
     assert_ne!(other.harness(&["import", "no.tar"]).code, 0);
     assert_eq!(results(&other), 0);

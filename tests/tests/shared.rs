@@ -56,8 +56,12 @@ fn shared(ran: &Ran) -> Value {
 }
 
 fn objects(folder: &Path, kind: &str) -> Vec<PathBuf> {
+    objects_of(&folder.join("harness-1").join(kind))
+}
+
+fn objects_of(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder.join("harness-1").join(kind)).unwrap() {
+    for entry in std::fs::read_dir(folder).unwrap() {
         found.extend(std::fs::read_dir(entry.unwrap().path()).unwrap().map(|file| file.unwrap().path()));
     }
     found
@@ -215,6 +219,63 @@ fn without_it_a_run_says_so_once_and_goes_on_and_push_and_pull_make_up_for_it() 
     assert!(offline.stderr.contains("s3://lab/moco"), "{}", offline.stderr);
     with(&two, &server.settings(), &["cache", "pull"]).code(2).says(&["cannot be reached"]);
     assert!(endpoint.starts_with("http://127.0.0.1:"));
+}
+
+#[test]
+fn a_push_mends_what_was_lost_there_and_a_lost_log_stops_nothing() {
+    let place = tempfile::tempdir().unwrap();
+    let settings = [("HARNESS_REMOTE", place.path().to_str().unwrap())];
+    let (one, two) = (person(), person());
+    with(&one, &settings, &["run", "a.exp"]).code(0);
+    let push = |more: &[&str]| -> Value {
+        let ran = with(&one, &settings, &[&["cache", "push", "--json"], more].concat()).code(0);
+        serde_json::from_str(&ran.stdout).unwrap()
+    };
+    // Descriptions of one's own data are not sent by a run, but by a push.
+    push(&[]);
+    let found = |text: &[u8]| {
+        let path = objects(place.path(), "blobs").into_iter().find(|path| std::fs::read(path).unwrap() == text);
+        path.unwrap_or_else(|| panic!("{} is not there", String::from_utf8_lossy(text)))
+    };
+    // One is gone, one cut off, and one has other bytes of the same number.
+    std::fs::remove_file(found(b"A1\n")).unwrap();
+    replace(&found(b"A2\n"), b"A");
+    replace(&found(b"A3\n"), b"B3\n");
+    let first = push(&[]);
+    assert_eq!((&first["lacking"], &first["done"], &first["damaged"]), (&2.into(), &2.into(), &2.into()), "{first}");
+    let second = push(&["--verify"]);
+    assert_eq!(
+        (&second["lacking"], &second["done"], &second["damaged"]),
+        (&1.into(), &1.into(), &1.into()),
+        "{second}"
+    );
+    let nothing = push(&["--verify"]);
+    assert_eq!((&nothing["lacking"], &nothing["failed"]), (&0.into(), &serde_json::json!({})), "{nothing}");
+    for text in [&b"A1\n"[..], b"A2\n", b"A3\n"] {
+        found(text);
+    }
+
+    // What steps printed is lost here, and then there.
+    let home = one.path().join(".harness");
+    let logs: std::collections::BTreeSet<PathBuf> = objects_of(&home.join("records"))
+        .iter()
+        .filter_map(|path| {
+            let text = std::fs::read_to_string(path).unwrap();
+            let line: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+            let digest = line["record"]["log"].as_str()?.to_string();
+            Some(Path::new("blobs").join(&digest[..2]).join(digest))
+        })
+        .collect();
+    assert!(!logs.is_empty());
+    logs.iter().for_each(|log| std::fs::remove_file(home.join(log)).unwrap());
+    assert_eq!(push(&[])["failed"], serde_json::json!({}));
+    let other = tempfile::tempdir().unwrap();
+    let to = ["cache", "push", "--remote", other.path().to_str().unwrap(), "--json"];
+    let sent: Value = serde_json::from_str(&with(&one, &[], &to).code(0).stdout).unwrap();
+    assert_eq!((&sent["failed"], &sent["done"]), (&serde_json::json!({}), &sent["lacking"]), "{sent}");
+    one.harness(&["export", "a.exp", "run.tar"]).code(0);
+    logs.iter().for_each(|log| std::fs::remove_file(place.path().join("harness-1").join(log)).unwrap());
+    assert_eq!(computed(&with(&two, &settings, &["run", "a.exp", "--json"]).code(0)), [""; 0]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Where a shared cache lies, and what its objects are called.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -98,16 +98,29 @@ impl Remote {
     /// # Errors
     /// They cannot be listed.
     pub fn keys(&self) -> Result<BTreeSet<Digest>, Error> {
-        let folder = self.prefix.clone().join("records");
+        Ok(self.list("records")?.into_keys().collect())
+    }
+
+    /// All blobs that are there, with their sizes in bytes.
+    ///
+    /// # Errors
+    /// They cannot be listed.
+    pub fn blobs(&self) -> Result<BTreeMap<Digest, u64>, Error> {
+        self.list("blobs")
+    }
+
+    fn list(&self, kind: &'static str) -> Result<BTreeMap<Digest, u64>, Error> {
+        let folder = self.prefix.clone().join(kind);
         let mut listed = self.store.list(Some(&folder));
-        let mut keys = BTreeSet::new();
+        let mut all = BTreeMap::new();
         self.runtime.block_on(async {
             while let Some(found) = listed.next().await {
                 let found = found.map_err(|error| Error::of(&self.url, "list results", &error))?;
                 // Other names are nobody's result, such as what an upload that was cut off has left.
-                keys.extend(found.location.filename().and_then(|name| name.parse::<Digest>().ok()));
+                let digest = found.location.filename().and_then(|name| name.parse::<Digest>().ok());
+                all.extend(digest.map(|digest| (digest, found.size)));
             }
-            Ok(keys)
+            Ok(all)
         })
     }
 

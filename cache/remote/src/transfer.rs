@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::stream::{self, StreamExt as _};
 use harness_cache::{Cache, Digest, Hasher, Record};
 use object_store::path::Path;
-use object_store::{Error as Store, ObjectStoreExt as _, WriteMultipart};
+use object_store::{Error as Store, GetOptions, ObjectStore as _, ObjectStoreExt as _, WriteMultipart};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::error::Error;
@@ -83,6 +83,23 @@ impl Remote {
         self.each(work.buffer_unordered(RESULTS), stop, tell);
     }
 
+    /// Looks at results that are there, many at a time, and tells of each whether it is whole: its record valid, and every
+    /// file that this names there with its size; or, `read` in full, with its content. What is damaged is sent anew by the
+    /// next [`Remote::send`].
+    ///
+    /// # Errors
+    /// None but those that are told.
+    pub fn examine(
+        &self,
+        keys: &[Digest],
+        read: bool,
+        stop: &dyn Fn() -> bool,
+        tell: &mut dyn FnMut(Digest, Result<bool, Error>),
+    ) {
+        let work = stream::iter(keys).map(|key| async move { (*key, self.examine_one(key, read).await) });
+        self.each(work.buffer_unordered(RESULTS), stop, tell);
+    }
+
     /// Tells of each as it comes, until all have come or it is to stop: what is on its way then is dropped.
     fn each<T>(
         &self,
@@ -110,7 +127,7 @@ impl Remote {
             Err(Store::NotFound { .. }) => return Ok(Fetched::Unknown),
             Err(error) => return Err(failed(error)),
         };
-        let record = match Record::from_line(&line, key) {
+        let mut record = match Record::from_line(&line, key) {
             Ok(record) => record,
             Err(why) => return Ok(self.damaged(&place, &why)),
         };
@@ -118,6 +135,17 @@ impl Remote {
         let blobs: BTreeSet<Digest> = record.blobs().collect();
         for blob in blobs {
             let size = record.outputs.values().find(|output| output.digest == blob).map(|output| output.size);
+            if size.is_none() {
+                // A log. Without it a result is the same.
+                match self.fetch_blob(cache, &blob, None).await? {
+                    Arrived::Bytes(some) => bytes += some,
+                    Arrived::Not(_) => {
+                        self.set_damaged(&self.blob_path(&blob), true);
+                        record.log = None;
+                    }
+                }
+                continue;
+            }
             match self.fetch_blob(cache, &blob, size).await? {
                 Arrived::Bytes(some) => bytes += some,
                 Arrived::Not(why) => return Ok(self.damaged(&self.blob_path(&blob), &why)),
@@ -170,9 +198,38 @@ impl Remote {
         })
     }
 
+    async fn examine_one(&self, key: &Digest, read: bool) -> Result<bool, Error> {
+        let failed = |error| Error::of(&self.url, "read a result", &error);
+        let line = match self.store.get(&self.record_path(key)).await {
+            Ok(found) => found.bytes().await.map_err(failed)?,
+            Err(Store::NotFound { .. }) => return Ok(false),
+            Err(error) => return Err(failed(error)),
+        };
+        let Ok(record) = Record::from_line(&line, key) else { return Ok(false) };
+        let mut whole = true;
+        for blob in record.blobs().collect::<BTreeSet<Digest>>() {
+            let place = self.blob_path(&blob);
+            let intact = match self.store.get_opts(&place, GetOptions { head: !read, ..GetOptions::default() }).await {
+                Ok(found) if read => {
+                    let (mut hasher, mut chunks) = (Hasher::default(), found.into_stream());
+                    while let Some(chunk) = chunks.next().await {
+                        hasher.update(&chunk.map_err(failed)?);
+                    }
+                    hasher.finish() == blob
+                }
+                Ok(found) => record.outputs.values().all(|it| it.digest != blob || it.size == found.meta.size),
+                Err(Store::NotFound { .. }) => false,
+                Err(error) => return Err(failed(error)),
+            };
+            self.set_damaged(&place, !intact);
+            whole &= intact;
+        }
+        Ok(whole)
+    }
+
     async fn send_one(&self, cache: &Cache, key: &Digest) -> Result<Sent, Error> {
         let wanted = *key;
-        let Some(record) = blocking(cache, move |cache| cache.record(&wanted)).await? else { return Ok(Sent::Gone) };
+        let Some(record) = blocking(cache, move |cache| cache.portable(&wanted)).await? else { return Ok(Sent::Gone) };
         let mut bytes = 0;
         for blob in record.blobs().collect::<BTreeSet<Digest>>() {
             bytes += self.send_blob(cache, key, &blob).await?;

@@ -51,7 +51,10 @@ pub fn script(home: &Path, name: &str) -> String {
     format!(
         r#"#!/bin/bash
 # {name}: a step of an experiment of harness. How it ends is written to ends/ in the folder below.
-home={home}
+home={home} pid= told=
+# From the first moment: a signal that nobody catches ends the script without a word.
+trap 'told=USR1; [ -z "$pid" ] || kill -TERM "$pid" 2>/dev/null' USR1
+trap 'told=TERM; [ -z "$pid" ] || kill -TERM "$pid" 2>/dev/null' TERM
 [ -d "$home/jobs" ] || {{ echo "harness: the node $(hostname) does not see $home" >&2; exit {NO_FOLDER}; }}
 IFS=$'\t' read -r job program < <(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" "$home/batches/{name}/tasks")
 [ -n "$job" ] || exit {NO_JOB}
@@ -60,7 +63,7 @@ ending=$home/ends/$key.$attempt
 now() {{ date +%s.%N; }}
 # Another attempt may have taken its place while it waited, or it has run already.
 [ "$(cat "$home/jobs/$key/current" 2>/dev/null)" = "$attempt" ] && [ ! -e "$ending" ] || exit 0
-began=$(now) told=
+began=$(now)
 leave() {{
     printf '{{"status":%d,"told":"%s","host":"%s","began":%s,"ended":%s}}\n' \
         "$1" "$told" "$(hostname)" "$began" "$(now)" > "$folder/ending" && mv "$folder/ending" "$ending" || exit {NO_SPACE}
@@ -69,10 +72,9 @@ leave() {{
 printf '{{"host":"%s","began":%s}}\n' "$(hostname)" "$began" > "$folder/beginning" && mv "$folder/beginning" "$folder/began"
 [ -x "$program" ] || leave {NO_PROGRAM}
 rm -rf "$folder/out" && mkdir "$folder/out" && cd "$folder" || leave 1
-trap 'told=USR1; kill -TERM "$pid" 2>/dev/null' USR1
-trap 'told=TERM; kill -TERM "$pid" 2>/dev/null' TERM
 bash ./run > log.txt 2>&1 &
 pid=$!
+[ -z "$told" ] || kill -TERM "$pid" 2>/dev/null
 wait "$pid"; status=$?
 # A signal ends the waiting, not the step.
 while kill -0 "$pid" 2>/dev/null; do wait "$pid"; status=$?; done

@@ -51,6 +51,9 @@ pub struct Push {
     /// The shared cache: a folder, s3://bucket/prefix, gs://…, az://…; that of harness.toml or $HARNESS_REMOTE without it
     #[arg(long, value_name = "PLACE")]
     pub remote: Option<String>,
+    /// Read what is there in full and send what is damaged anew; without it, only what is missing or has another size
+    #[arg(long)]
+    pub verify: bool,
     /// Only say how much would go
     #[arg(long)]
     pub dry_run: bool,

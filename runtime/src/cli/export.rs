@@ -22,7 +22,7 @@ use crate::run::State;
 use crate::runs::{self, Run, Told};
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
-use harness_cache::{Cache, Digest, Record};
+use harness_cache::{Cache, Digest, Output, Record};
 use harness_dsl::{Program, Step};
 use harness_protocol::steps;
 use harness_report::tidy::Cells;
@@ -34,6 +34,9 @@ use std::process::ExitCode;
 
 /// Larger texts in an archive are no records.
 const LARGEST_RECORD: u64 = 256 << 20;
+
+/// What is given away of a run's folder, and taken.
+const RUN_FILES: [&str; 6] = ["run.json", "source.exp", "program.json", "events.jsonl", "summary.html", "summary.md"];
 
 /// `harness export`
 #[derive(Args, Debug)]
@@ -368,7 +371,7 @@ fn collect(cache: &Cache, run: &Run) -> Result<Crate> {
     for (label, step) in &told.steps {
         let done = matches!(step.status, Some(crate::events::Status::Executed | crate::events::Status::Cached));
         let (Some(key), true) = (step.key, done) else { continue };
-        let record = cache.record(&key)?.with_context(|| {
+        let record = cache.portable(&key)?.with_context(|| {
             format!(
                 "the result of `{label}` is gone from the cache; `harness run {}` computes it again",
                 run.asked.file
@@ -400,7 +403,7 @@ fn write(cache: &Cache, run: &Run, archive: &Path) -> Result<()> {
     }
     drop(using);
     let mut files: Vec<(String, Vec<u8>)> = Vec::new();
-    for name in ["run.json", "source.exp", "program.json", "events.jsonl", "summary.html", "summary.md"] {
+    for name in RUN_FILES {
         if let Ok(bytes) = std::fs::read(run.dir.join(name)) {
             files.push((format!("run/{name}"), bytes));
         }
@@ -630,7 +633,7 @@ pub fn import(arguments: &Import) -> Result<ExitCode> {
     let file = std::fs::File::open(path).with_context(|| format!("{} cannot be read", path.display()))?;
     let scratch = cache.temp_dir()?;
     let mut records: Vec<Record> = Vec::new();
-    let mut present: BTreeSet<Digest> = BTreeSet::new();
+    let mut present: BTreeMap<Digest, u64> = BTreeMap::new();
     let mut run_files: Vec<String> = Vec::new();
     let (mut fresh, mut total) = (0, 0_u64);
     let refuse = |what: String| -> Result<ExitCode> {
@@ -654,7 +657,8 @@ pub fn import(arguments: &Import) -> Result<ExitCode> {
             };
             let place = scratch.path().join("blob");
             let mut out = std::fs::File::create(&place)?;
-            total += std::io::copy(&mut entry, &mut out).with_context(unreadable)?;
+            let size = std::io::copy(&mut entry, &mut out).with_context(unreadable)?;
+            total += size;
             drop(out);
             let found = Digest::of_file(&place)?;
             if found != digest {
@@ -664,7 +668,7 @@ pub fn import(arguments: &Import) -> Result<ExitCode> {
             }
             fresh += usize::from(cache.verified(&digest)?.is_none());
             cache.take_file(&place)?;
-            present.insert(digest);
+            present.insert(digest, size);
         } else if text.starts_with("records/") {
             if entry.size() > LARGEST_RECORD {
                 return refuse(format!("{text} is too large for a record"));
@@ -675,25 +679,41 @@ pub fn import(arguments: &Import) -> Result<ExitCode> {
                 Ok(record) => record,
                 Err(error) => return refuse(format!("{text} is no record this version can read ({error})")),
             };
+            if record.format != harness_cache::RECORD_FORMAT {
+                return refuse(format!(
+                    "{text} has the format {}, and this version reads {}: import it with the version that wrote it",
+                    record.format,
+                    harness_cache::RECORD_FORMAT
+                ));
+            }
             if record.key.digest() != record.digest || text != format!("records/{}.json", record.digest) {
                 return refuse(format!("{text} is not the record of the key it names"));
             }
             records.push(record);
-        } else if let Some(name) = text.strip_prefix("run/").filter(|name| !name.contains('/')) {
+        } else if let Some(name) = text.strip_prefix("run/").filter(|name| RUN_FILES.contains(name)) {
             std::fs::create_dir_all(scratch.path().join("run"))?;
             entry.unpack(scratch.path().join("run").join(name)).with_context(unreadable)?;
             run_files.push(name.to_string());
         }
     }
     for record in &records {
-        if let Some(gone) = record.blobs().find(|digest| !present.contains(digest)) {
+        if let Some(gone) = record.blobs().find(|digest| !present.contains_key(digest)) {
             return refuse(format!("the record {} names the blob {gone}, which is not in the archive", record.digest));
+        }
+        let wrong = |output: &&Output| present.get(&output.digest) != Some(&output.size);
+        if let Some(output) = record.outputs.values().find(wrong) {
+            return refuse(format!(
+                "the record {} says that the blob {} has {} bytes, which it has not",
+                record.digest, output.digest, output.size
+            ));
         }
     }
     let events = std::fs::read_to_string(scratch.path().join("run/events.jsonl")).unwrap_or_default();
     let first: Value = events.lines().next().and_then(|line| serde_json::from_str(line).ok()).unwrap_or_default();
     let id = first["run"].as_str().unwrap_or_default().to_string();
-    if records.is_empty() || id.is_empty() || Path::new(&id).components().count() != 1 || id.starts_with('.') {
+    // It becomes the name of a folder and is printed.
+    let plain = id.chars().all(|letter| letter.is_ascii_alphanumeric() || "-_.".contains(letter));
+    if records.is_empty() || id.is_empty() || !plain || id.starts_with('.') {
         return refuse("it holds no recorded run with results".into());
     }
     let target = cache.dir().join("runs").join(&id);

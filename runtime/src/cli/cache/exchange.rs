@@ -29,6 +29,8 @@ struct Account {
     bytes: u64,
     /// Results that are on both sides already.
     there: usize,
+    /// Results that were there and not intact; of those that had to go.
+    damaged: usize,
     /// Why others did not, by result.
     failed: BTreeMap<Digest, String>,
     /// Whether it was interrupted.
@@ -69,6 +71,9 @@ impl Account {
             bytes(self.bytes),
             self.there
         );
+        if self.damaged > 0 {
+            println!("  of these, {} there and not intact", count(self.damaged, "result"));
+        }
         for (key, why) in &self.failed {
             println!("  {}: {why}", key.short());
         }
@@ -102,16 +107,40 @@ fn bar(total: usize) -> ProgressBar {
 pub fn push(arguments: &Push) -> Result<ExitCode> {
     let (store, config) = project::cache(None, arguments.cache.as_deref())?;
     let remote = remote(arguments.remote.as_ref(), &config)?;
-    // What is here stays while it is on its way.
-    let _using = store.using()?;
-    let theirs = remote.keys()?;
-    let (there, lacking): (Vec<Digest>, Vec<Digest>) =
-        store.key_list()?.into_iter().partition(|key| theirs.contains(key));
-    let mut account = Account::new(&remote, lacking.len(), there.len());
+    let (cancel, _) = start::interrupts()?;
+    let (theirs, blobs) = (remote.keys()?, remote.blobs()?);
+    let (mut there, mut doubtful, mut lacking) = (Vec::new(), Vec::new(), Vec::new());
+    // What is here stays while it is on its way; other results may be collected meanwhile.
+    let using = store.using()?;
+    for key in store.key_list()? {
+        using.keep(&key);
+        match theirs.contains(&key) {
+            false => lacking.push(key),
+            // Another machine may have computed it as well, with other bytes.
+            true if arguments.verify || !has_all(&store, &key, &blobs)? => doubtful.push(key),
+            true => there.push(key),
+        }
+    }
+    using.write()?;
+    drop(using);
+    let mut account = Account::new(&remote, 0, 0);
+    let looked = bar(doubtful.len());
+    remote.examine(&doubtful, arguments.verify, &|| cancel.load(Ordering::Relaxed), &mut |key, result| {
+        looked.inc(1);
+        match result {
+            Ok(true) => there.push(key),
+            Ok(false) => {
+                account.damaged += 1;
+                lacking.push(key);
+            }
+            Err(error) => account.take(key, Err(stop_if_hopeless(&error, &cancel))),
+        }
+    });
+    looked.finish_and_clear();
+    (account.lacking, account.there) = (lacking.len(), there.len());
     if arguments.dry_run {
         return told(&account, "would be sent", arguments.json);
     }
-    let (cancel, _) = start::interrupts()?;
     let bar = bar(lacking.len());
     remote.send(&store, &lacking, &|| cancel.load(Ordering::Relaxed), &mut |key, result| {
         bar.inc(1);
@@ -212,6 +241,19 @@ fn pull_file(arguments: &Pull, file: &Path) -> Result<ExitCode> {
     })
 }
 
+/// Whether all files of a result are among the blobs of the shared cache, each in its size.
+fn has_all(store: &Cache, key: &Digest, blobs: &BTreeMap<Digest, u64>) -> Result<bool> {
+    let Some(record) = store.record(key)? else { return Ok(true) };
+    for blob in record.blobs() {
+        let Some(path) = store.blob(&blob)? else { continue };
+        let size = path.metadata().ok().map(|metadata| metadata.len());
+        if size.is_some() && size != blobs.get(&blob).copied() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Whether a result is here with all its files.
 fn is_here(store: &Cache, key: &Digest) -> Result<bool> {
     let Some(record) = store.record(key)? else { return Ok(false) };
@@ -229,6 +271,9 @@ fn told(account: &Account, what: &str, json: bool) -> Result<ExitCode> {
     } else {
         println!("{}", account.place);
         println!("  {} {what}, {} on both sides", count(account.lacking, "result"), account.there);
+        if account.damaged > 0 {
+            println!("  of these, {} there and not intact", count(account.damaged, "result"));
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
