@@ -51,7 +51,8 @@ pub fn script(home: &Path, name: &str) -> String {
     format!(
         r#"#!/bin/bash
 # {name}: a step of an experiment of harness. How it ends is written to ends/ in the folder below.
-home={home} pid= told=
+home={home}
+pid= told=
 # From the first moment: a signal that nobody catches ends the script without a word.
 trap 'told=USR1; [ -z "$pid" ] || kill -TERM "$pid" 2>/dev/null' USR1
 trap 'told=TERM; [ -z "$pid" ] || kill -TERM "$pid" 2>/dev/null' TERM
