@@ -104,7 +104,7 @@ fn items(context: &Context, start: usize, names: &Names, source: usize, catalog:
             })
             .collect();
     }
-    let ty = context.value_type(catalog, "");
+    let ty = context.value_type(catalog);
     let mut out: Vec<Completion> = Vec::new();
     if let Some(ty) = ty {
         match bare(ty) {

@@ -41,6 +41,8 @@ pub struct Context {
     pub names_field: bool,
     /// The fields that the innermost braces hold already.
     pub written: Vec<String>,
+    /// What was written before a list that is the value of a field: `paths = [`.
+    list: Vec<Lexeme>,
 }
 
 impl Context {
@@ -82,6 +84,11 @@ impl Context {
             context.names_field = context.takes_fields();
         }
         context
+    }
+
+    /// The place of a text or a path in quotes, which is a value as a whole.
+    pub fn at_value(lexemes: &[Lexeme], start: usize) -> Context {
+        Self::before(declaration(lexemes, start), start)
     }
 
     fn before(lexemes: &[Lexeme], offset: usize) -> Context {
@@ -127,12 +134,15 @@ impl Context {
                 _ => item.push(lexeme.clone()),
             }
         }
+        let lists = frames.iter().rev().take_while(|(frame, ..)| *frame == Frame::Bracket).last();
+        let list = lists.map(|(_, outer, _)| outer.clone()).unwrap_or_default();
         let mut context = Context {
             frames: frames.into_iter().map(|(frame, ..)| frame).collect(),
             item,
             word: None,
             names_field: false,
             written,
+            list,
         };
         let only_path = context.item.iter().enumerate().all(|(at, lexeme)| match &lexeme.token {
             Token::Name(_) => at % 2 == 0,
@@ -187,15 +197,22 @@ impl Context {
         None
     }
 
-    /// The type of the value at the place, where it is a field's own value.
-    pub fn value_type<'a>(&self, catalog: &'a Catalog, _text: &str) -> Option<&'a Type> {
+    /// The type of the value at the place, where it is a field's own value or stands in a list that is one.
+    pub fn value_type<'a>(&self, catalog: &'a Catalog) -> Option<&'a Type> {
         let frames: Vec<Frame> = self.frames.iter().filter(|frame| **frame != Frame::Bracket).cloned().collect();
-        // In a list the field's name lies before the bracket, and is not known any more.
-        if frames.len() < self.frames.len() {
-            return None;
-        }
-        let equals = self.item.iter().position(|lexeme| lexeme.token == Token::Symbol("="))?;
-        let path: Vec<String> = self.item[..equals]
+        let item = if frames.len() < self.frames.len() {
+            // A list right behind `=`; an index and the arguments of a function are something else.
+            let [.., Lexeme { token: Token::Symbol("="), .. }, Lexeme { token: Token::Symbol("["), .. }] =
+                self.list.as_slice()
+            else {
+                return None;
+            };
+            &self.list
+        } else {
+            &self.item
+        };
+        let equals = item.iter().position(|lexeme| lexeme.token == Token::Symbol("="))?;
+        let path: Vec<String> = item[..equals]
             .iter()
             .filter_map(|lexeme| match &lexeme.token {
                 Token::Name(name) => Some(name.clone()),
@@ -203,8 +220,18 @@ impl Context {
             })
             .collect();
         let (last, before) = path.split_last()?;
-        let fields = walk(fields_at(&frames, catalog)?, before)?;
-        fields.iter().find(|field| field.name == *last).map(|field| &field.ty)
+        if let Some(fields) = fields_at(&frames, catalog) {
+            let fields = walk(fields, before)?;
+            return fields.iter().find(|field| field.name == *last).map(|field| &field.ty);
+        }
+        // A record whose names are free.
+        let (Frame::Value { path, tag: None }, outer) = frames.split_last()? else { return None };
+        let (last, before) = path.split_last()?;
+        let fields = walk(fields_at(outer, catalog)?, before)?;
+        match &fields.iter().find(|field| field.name == *last)?.ty {
+            Type::Map(inner) => Some(inner),
+            _ => None,
+        }
     }
 }
 

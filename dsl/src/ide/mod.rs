@@ -5,10 +5,12 @@
 mod complete;
 mod context;
 mod names;
+mod paths;
 mod tokens;
 
 pub use complete::{Completion, CompletionKind};
 pub use names::{Declaration, DeclarationKind, Names};
+pub use paths::PathPlace;
 pub use tokens::{SemanticToken, TokenKind};
 
 use crate::catalog::{Catalog, Field, Kind, Type};
@@ -111,6 +113,11 @@ impl Page {
         complete::complete(self, offset, names, source, catalog)
     }
 
+    /// The path that is being written at a cursor: in a field that takes one, or behind `import`.
+    pub fn path(&self, offset: usize, catalog: &Catalog) -> Option<PathPlace> {
+        paths::place(self, offset, catalog)
+    }
+
     /// What every stretch of it is, in order; brackets and separators are left out.
     pub fn semantic_tokens(&self) -> Vec<SemanticToken> {
         tokens::semantic_tokens(&self.text, &self.lexemes)
@@ -153,7 +160,7 @@ fn hover(
         });
         return found(output.or(metric)?);
     }
-    if let Some(ty) = context.value_type(catalog, text) {
+    if let Some(ty) = context.value_type(catalog) {
         if let Some(variant) = variants(ty).iter().find(|variant| variant.name == word) {
             let mut out = format!("`{word} {{ … }}`\n\n{}\n", variant.doc);
             list_fields(&mut out, &variant.fields);

@@ -106,6 +106,54 @@ fn completion_fits_the_place() {
 }
 
 #[test]
+fn paths_are_known_where_one_is_written() {
+    let catalog = catalog();
+    let place = |text: &str| {
+        let (text, at) = cursor(text);
+        let page = Page::new(&*text);
+        page.path(at, &catalog).map(|place| (place, page))
+    };
+    // What stands there after `name` was chosen.
+    let chosen = |text: &str, name: &str, folder: bool| {
+        let (place, page) = place(text)?;
+        let (new, start) = place.write(name, folder, &page);
+        Some(format!("{}{new}{}", &page.text()[..start], &page.text()[place.end..]))
+    };
+    let (found, _) = place("image_folder p { path = \"pictures/old ones/ja|x\" }").unwrap();
+    assert_eq!((found.folder.as_str(), found.typed.as_str(), &found.root), ("pictures/old ones/", "ja", &None));
+    let one = |text: &str, name: &str, folder: bool| chosen(text, name, folder).unwrap_or_default();
+    assert_eq!(one("image_folder p { path = \"a/ja|x/b\" }", "jay", true), "image_folder p { path = \"a/jay/b\" }");
+    assert_eq!(one("image_folder p { path = \"|\" }", "a \"b\"", true), r#"image_folder p { path = "a \"b\"/" }"#);
+    // A quote that is still missing is written behind a file, not behind a folder.
+    assert_eq!(one("image_folder p { path = \"a/|", "b.tar", false), "image_folder p { path = \"a/b.tar\"");
+    assert_eq!(one("image_folder p { path = \"a/|", "b", true), "image_folder p { path = \"a/b/");
+    assert_eq!(one("import \"ba|\"", "base.exp", false), "import \"base.exp\"");
+    assert!(place("import \"|\"").unwrap().0.import);
+    // Roots, and what is below them.
+    let (found, _) = place("image_folder p { path = @co| }").unwrap();
+    assert!(found.names_root && found.typed == "co");
+    assert_eq!(one("image_folder p { path = @co| }", "coco", true), "image_folder p { path = @coco/ }");
+    let (found, _) = place("image_folder p { path = @coco/train/x| }").unwrap();
+    assert_eq!((found.root.as_deref(), found.folder.as_str(), found.typed.as_str()), (Some("coco"), "train/", "x"));
+    let bare = "image_folder p { path = @coco/train/x| }";
+    assert_eq!(one(bare, "x y", true), "image_folder p { path = @\"coco/train/x y/\" }");
+    assert_eq!(one(bare, "xy", false), "image_folder p { path = @coco/train/xy }");
+    assert!(place("image_folder p { path = @| }").unwrap().0.names_root);
+    // Nowhere else: other texts, outside the quotes, comments.
+    for text in [
+        "image_folder p { path = |\"a\" }",
+        "image_folder p { path = \"a\"| }",
+        "image_folder p { path = \"a\" # \"b|\"\n }",
+        "claim \"a|\" { nn.top1 > 3 }",
+        "param p = \"a|\"",
+        "image_folder p { labels = \"a|\" }",
+        "pretrain moco { data = w[\"a|\"] }",
+    ] {
+        assert_eq!(place(text).map(|(place, _)| place), None, "{text}");
+    }
+}
+
+#[test]
 fn tokens_cover_the_text_in_order() {
     let tokens = Page::new(STUDY).semantic_tokens();
     assert!(tokens.windows(2).all(|pair| pair[0].end <= pair[1].start));

@@ -4,6 +4,7 @@
 //! needs (hover, completion) is answered from the lexemes of the text at once; checking goes on beside it, on a thread of
 //! its own, and publishes when it is done.
 
+mod paths;
 mod results;
 
 use crate::{catalog, text};
@@ -58,7 +59,7 @@ pub fn lsp() -> Result<ExitCode> {
         document_formatting_provider: Some(OneOf::Left(true)),
         code_action_provider: Some(CodeActionProviderCapability::Simple(true)),
         completion_provider: Some(CompletionOptions {
-            trigger_characters: Some(vec![".".into(), "=".into(), " ".into()]),
+            trigger_characters: Some([".", "=", " ", "\"", "/", "@"].map(String::from).into()),
             ..CompletionOptions::default()
         }),
         semantic_tokens_provider: Some(SemanticTokensServerCapabilities::SemanticTokensOptions(
@@ -342,6 +343,9 @@ impl Server {
 
     fn complete(&self, params: CompletionParams) -> Result<Option<CompletionResponse>, String> {
         let (document, at) = self.at(&params.text_document_position)?;
+        if let Some(place) = document.page.path(at, &self.catalog) {
+            return Ok(Some(CompletionResponse::List(paths::complete(&place, document))));
+        }
         let (found, start, end) = document.page.complete(at, &document.names, 0, &self.catalog);
         let place = document.range(start, end);
         let items = found.into_iter().map(|item| CompletionItem {
