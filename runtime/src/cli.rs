@@ -10,6 +10,7 @@ pub mod graph;
 pub mod history;
 pub mod job;
 pub mod lsp;
+pub mod man;
 pub mod plan;
 pub mod report;
 pub mod serve;
@@ -103,9 +104,8 @@ pub enum Command {
     /// Run one `command` step from a file: for the batch scripts of a cluster's jobs
     #[command(hide = true)]
     Job(job::JobFile),
-    /// Write manual pages
-    #[command(hide = true)]
-    Man(completions::Man),
+    /// Write a manual page for every subcommand
+    Man(man::Man),
 }
 
 /// `harness run`

@@ -25,6 +25,11 @@ fn visible(there: usize, variable: Option<&str>) -> Vec<String> {
     }
 }
 
+/// How many GPUs this process may use.
+pub fn gpus() -> usize {
+    cuda_devices().len()
+}
+
 /// The number of a slot's CUDA device.
 fn cuda(slot: &str) -> Option<usize> {
     slot.strip_prefix("cuda:").and_then(|number| number.parse().ok())

@@ -75,7 +75,7 @@ fn main() -> ExitCode {
         cli::Command::Export(arguments) => cli::export::export(&arguments),
         cli::Command::Import(arguments) => cli::export::import(&arguments),
         cli::Command::Completions(arguments) => cli::completions::completions(&arguments),
-        cli::Command::Man(arguments) => cli::completions::man(&arguments),
+        cli::Command::Man(arguments) => cli::man::man(&arguments),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -1,17 +1,21 @@
-//! `harness completions` and `harness man`: what shells and manuals need, made from the command line itself.
+//! `harness completions`: what shells need, made from the command line itself.
 //!
 //! The printed script asks `harness` at every TAB, so that names of steps come from the file on the command line and
 //! names of runs from the cache.
 
-use crate::project;
-use crate::{catalog, runs, text};
-use anyhow::{Context as _, Result};
-use clap::{Args, CommandFactory as _, ValueEnum};
-use clap_complete::CompletionCandidate;
-use clap_complete::env::{Bash, EnvCompleter, Fish, Zsh};
+mod bash;
+
+use crate::{catalog, devices, project, runs, text};
+use anyhow::Result;
+use bash::Bash;
+use clap::{Arg, Args, Command, CommandFactory as _, ValueEnum};
+use clap_complete::engine::{PathCompleter, ValueCompleter as _};
+use clap_complete::env::{EnvCompleter, Fish, Shells, Zsh};
+use clap_complete::{ArgValueCompleter, CompletionCandidate};
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 /// The variable through which a shell asks.
 const ASKS: &str = "COMPLETE";
@@ -38,13 +42,6 @@ pub enum Shell {
     Fish,
 }
 
-/// `harness man`
-#[derive(Args, Debug)]
-pub struct Man {
-    /// Folder for the pages
-    pub dir: PathBuf,
-}
-
 /// Prints the script of a shell.
 ///
 /// # Errors
@@ -63,26 +60,51 @@ pub fn completions(arguments: &Completions) -> Result<ExitCode> {
 
 /// Answers a shell that asks, and ends; does nothing otherwise.
 pub fn answer() {
-    clap_complete::CompleteEnv::with_factory(super::Cli::command).var(ASKS).complete();
+    let shells: [&dyn EnvCompleter; 3] = [&Bash, &Zsh, &Fish];
+    clap_complete::CompleteEnv::with_factory(command).var(ASKS).shells(Shells(&shells)).complete();
 }
 
-/// Writes a page for every subcommand.
-///
-/// # Errors
-/// The folder cannot be written.
-pub fn man(arguments: &Man) -> Result<ExitCode> {
-    std::fs::create_dir_all(&arguments.dir)
-        .with_context(|| format!("{} cannot be created", arguments.dir.display()))?;
-    clap_mangen::generate_to(super::Cli::command(), &arguments.dir)
-        .with_context(|| format!("{} cannot be written", arguments.dir.display()))?;
-    println!("the manual pages are in {}; `man -l {0}/harness.1` shows the first", arguments.dir.display());
-    Ok(ExitCode::SUCCESS)
+/// The command line with what its values can be, where they are what their names say.
+fn command() -> Command {
+    fn known(argument: Arg) -> Arg {
+        if argument.get::<ArgValueCompleter>().is_some() || !argument.get_action().takes_values() {
+            return argument;
+        }
+        let folder = argument.get_value_names().is_some_and(|names| names.iter().any(|name| *name == "DIR"));
+        match argument.get_id().as_str() {
+            "file" | "files" => argument.add(ArgValueCompleter::new(experiments)),
+            "params" => argument.add(ArgValueCompleter::new(params)),
+            "run" => argument.add(ArgValueCompleter::new(runs)),
+            "device" => argument.add(ArgValueCompleter::new(devices)),
+            "executor" => argument.add(ArgValueCompleter::new(executors)),
+            _ if folder => argument.add(ArgValueCompleter::new(folders)),
+            _ => argument,
+        }
+    }
+    fn all(command: Command) -> Command {
+        command.mut_args(known).mut_subcommands(all)
+    }
+    all(super::Cli::command())
 }
+
+/// The words of the command line, where the shell gave the line as it stands.
+static WORDS: OnceLock<Vec<String>> = OnceLock::new();
 
 /// The `.exp` file on the command line being completed.
 fn file() -> Option<PathBuf> {
-    let words = std::env::args_os().map(PathBuf::from);
-    words.into_iter().find(|word| word.extension().is_some_and(|extension| extension == "exp") && word.is_file())
+    let words: Vec<PathBuf> = match WORDS.get() {
+        Some(words) => words.iter().map(PathBuf::from).collect(),
+        None => std::env::args_os().map(PathBuf::from).collect(),
+    };
+    let home = |word: PathBuf| match (word.strip_prefix("~"), std::env::home_dir()) {
+        (Ok(rest), Some(home)) => home.join(rest),
+        _ => word,
+    };
+    words.into_iter().map(home).find(|word| is_experiment(word))
+}
+
+fn is_experiment(path: &std::path::Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "exp") && path.is_file()
 }
 
 /// Families and labels of the file's steps. Labels are offered without spaces, which they are understood without.
@@ -123,8 +145,8 @@ pub fn codes(current: &OsStr) -> Vec<CompletionCandidate> {
 }
 
 /// Ids of recorded runs, newest first.
-pub fn runs(current: &OsStr) -> Vec<CompletionCandidate> {
-    let Some(current) = current.to_str() else { return Vec::new() };
+pub fn runs(word: &OsStr) -> Vec<CompletionCandidate> {
+    let Some(current) = word.to_str() else { return Vec::new() };
     let near = file();
     let Ok((cache, _)) = project::cache(near.as_deref(), None) else { return Vec::new() };
     let latest = std::iter::once("latest".to_string()).filter(|name| name.starts_with(current));
@@ -132,13 +154,52 @@ pub fn runs(current: &OsStr) -> Vec<CompletionCandidate> {
     latest
         .map(CompletionCandidate::new)
         .chain(ids.map(|run| CompletionCandidate::new(run.id).help(Some(run.asked.file.into()))))
-        .chain(experiments(current))
+        .chain(experiments(word))
         .collect()
 }
 
-/// The `.exp` files of the current folder.
-fn experiments(current: &str) -> Vec<CompletionCandidate> {
-    let entries = std::fs::read_dir(Path::new(".")).into_iter().flatten().flatten();
-    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-    names.filter(|name| name.ends_with(".exp") && name.starts_with(current)).map(CompletionCandidate::new).collect()
+/// `.exp` files, and the folders on the way to them.
+fn experiments(current: &OsStr) -> Vec<CompletionCandidate> {
+    PathCompleter::any().filter(is_experiment).complete(current)
+}
+
+/// Folders below this one or another.
+fn folders(current: &OsStr) -> Vec<CompletionCandidate> {
+    let mut found = PathCompleter::dir().complete(current);
+    found.retain(|candidate| candidate.get_value() != ".");
+    found
+}
+
+/// Params of the file, as `name=`; behind that the value it has.
+fn params(current: &OsStr) -> Vec<CompletionCandidate> {
+    let Some(current) = current.to_str() else { return Vec::new() };
+    let Some(file) = file() else { return Vec::new() };
+    let Ok(text) = text::read(&file, &catalog::catalog(), &Vec::new()) else { return Vec::new() };
+    let params = text.checked.program.map(|program| program.params).unwrap_or_default();
+    let valued = current.contains('=');
+    let shown = params.into_iter().map(|(name, value)| {
+        let value = value.to_string();
+        let written = if valued { format!("{name}={value}") } else { format!("{name}=") };
+        CompletionCandidate::new(written).help(Some(format!("now {value}").into()))
+    });
+    shown.filter(|candidate| candidate.get_value().to_str().is_some_and(|text| text.starts_with(current))).collect()
+}
+
+fn words(current: &OsStr, known: impl IntoIterator<Item = (String, &'static str)>) -> Vec<CompletionCandidate> {
+    let Some(current) = current.to_str() else { return Vec::new() };
+    let fits = known.into_iter().filter(|(word, _)| word.starts_with(current));
+    fits.map(|(word, help)| CompletionCandidate::new(word).help(Some(help.into()))).collect()
+}
+
+/// What `--device` takes, with the GPUs of this machine.
+fn devices(current: &OsStr) -> Vec<CompletionCandidate> {
+    let general = [("auto", "GPUs where there are any"), ("cpu", "no GPU"), ("cuda", "every GPU")];
+    let gpus = (0..devices::gpus()).map(|number| (format!("cuda:{number}"), "one GPU"));
+    words(current, general.map(|(word, help)| (word.to_owned(), help)).into_iter().chain(gpus))
+}
+
+/// What `--executor` takes.
+fn executors(current: &OsStr) -> Vec<CompletionCandidate> {
+    let known = [("local", "on this machine"), ("slurm", "as jobs of a cluster")];
+    words(current, known.map(|(word, help)| (word.to_owned(), help)))
 }
