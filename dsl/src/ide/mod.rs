@@ -41,12 +41,18 @@ pub fn functions() -> &'static [&'static str] {
 }
 
 /// A text as it stands in an editor, cut into lexemes and lines once for everything that is asked of it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Page {
     text: String,
     lexemes: Vec<Lexeme>,
     /// Where each line begins.
     lines: Vec<usize>,
+}
+
+impl Default for Page {
+    fn default() -> Self {
+        Page::new("")
+    }
 }
 
 impl Page {
@@ -57,6 +63,66 @@ impl Page {
         let breaks = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
         let lines = std::iter::once(0).chain(breaks).collect();
         Page { text, lexemes, lines }
+    }
+
+    /// The page with the bytes from `start` to `end` replaced, as [`Page::new`] would read it. No lexeme goes past the end
+    /// of its line, so the lines around the edit alone are read anew.
+    ///
+    /// # Panics
+    /// `start` or `end` lies within a character, or beyond the end, or they are the wrong way round.
+    pub fn edited(self, start: usize, end: usize, new: &str) -> Page {
+        let Page { mut text, mut lexemes, mut lines } = self;
+        let from = lines[lines.partition_point(|&line| line <= start) - 1];
+        let below = lines.partition_point(|&line| line <= end);
+        let to = lines.get(below).copied().unwrap_or(text.len());
+        text.replace_range(start..end, new);
+        let moved = |at: usize| at - end + start + new.len();
+        let anew = &text[from..moved(to)];
+        // At the beginning of a text alone it is no mistake.
+        if anew.starts_with('\u{feff}') && from > 0 {
+            return Page::new(text);
+        }
+        let last = below == lines.len();
+        let first_line = lines.partition_point(|&line| line <= from);
+        let breaks = anew.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| from + at + 1);
+        // The line behind the edit begins with the last break in it.
+        let breaks: Vec<usize> = breaks.collect();
+        lines[below..].iter_mut().for_each(|line| *line = moved(*line));
+        let kept = if last { below } else { below + 1 };
+        lines.splice(first_line..kept, breaks);
+        let first = lexemes.partition_point(|lexeme| lexeme.span.start < from);
+        let behind = if last { lexemes.len() } else { lexemes.partition_point(|lexeme| lexeme.span.start < to) };
+        let mut middle = lex(anew, 0, &mut Vec::new());
+        if !last {
+            middle.pop();
+        }
+        for lexeme in &mut middle {
+            lexeme.span.start += from;
+            lexeme.span.end += from;
+        }
+        for lexeme in &mut lexemes[behind..] {
+            lexeme.span.start = moved(lexeme.span.start);
+            lexeme.span.end = moved(lexeme.span.end);
+        }
+        lexemes.splice(first..behind, middle);
+        Page { text, lexemes, lines }
+    }
+
+    /// The page with another text; what both begin and end with is not read anew.
+    pub fn replaced(self, new: &str) -> Page {
+        let old = self.text.as_bytes();
+        let same = old.iter().zip(new.as_bytes()).take_while(|(a, b)| a == b).count();
+        let mut start = same;
+        while !(self.text.is_char_boundary(start) && new.is_char_boundary(start)) {
+            start -= 1;
+        }
+        let behind = (old[start..].iter().rev()).zip(new.as_bytes()[start..].iter().rev()).take_while(|(a, b)| a == b);
+        let mut behind = behind.count();
+        while !(self.text.is_char_boundary(old.len() - behind) && new.is_char_boundary(new.len() - behind)) {
+            behind -= 1;
+        }
+        let end = old.len() - behind;
+        self.edited(start, end, &new[start..new.len() - behind])
     }
 
     /// The text.

@@ -50,16 +50,17 @@ pub struct Declaration {
     pub value: String,
 }
 
-/// The declarations and uses of all texts of a program.
+/// The declarations of all texts of a program, and the uses in all but the first: those are looked for when they are
+/// asked for, since that text is another one after every keystroke.
 #[derive(Debug, Clone, Default)]
 pub struct Names {
     declarations: Vec<Declaration>,
     /// Declarations by name.
     known: FxHashMap<String, Vec<usize>>,
-    /// Names that are used, each once.
-    words: FxHashMap<String, usize>,
-    /// Uses in order of place, with the number of the name.
-    uses: Vec<(Span, usize)>,
+    /// Which lexemes of the first text belong to the head of a declaration, and so are no use of a name.
+    heads: Vec<bool>,
+    /// Names that are used elsewhere, with the places.
+    uses: FxHashMap<String, Vec<Span>>,
 }
 
 impl Names {
@@ -67,22 +68,27 @@ impl Names {
     pub fn of(sources: &Sources) -> Names {
         let mut names = Names::default();
         for (source, text) in sources.iter().enumerate().filter(|(_, source)| !source.name.starts_with("-p ")) {
-            names.read(&text.text, &lex(&text.text, source, &mut Vec::new()));
+            let lexemes = lex(&text.text, source, &mut Vec::new());
+            let heads = names.read(&text.text, &lexemes);
+            if source == 0 {
+                names.heads = heads;
+                continue;
+            }
+            for (at, lexeme) in lexemes.iter().enumerate() {
+                if let Some(name) = used(&lexemes, at, &heads) {
+                    names.uses.entry(name.to_owned()).or_default().push(lexeme.span);
+                }
+            }
         }
         names
     }
 
     /// The names of a page, the first text, with those of the other texts as they are known already.
     pub fn with_page(&self, page: &Page) -> Names {
-        let mut names = Names::default();
-        names.read(page.text(), page.lexemes());
+        let mut names = Names { uses: self.uses.clone(), ..Names::default() };
+        names.heads = names.read(page.text(), page.lexemes());
         for declared in self.declarations.iter().filter(|declared| declared.span.source != 0) {
             names.declare(declared.clone());
-        }
-        let mut others: Vec<(&String, &usize)> = self.words.iter().collect();
-        others.sort_unstable_by_key(|(_, number)| **number);
-        for &(span, number) in self.uses.iter().filter(|(span, _)| span.source != 0) {
-            names.used(others[number].0, span);
         }
         names
     }
@@ -90,18 +96,6 @@ impl Names {
     fn declare(&mut self, declared: Declaration) {
         self.known.entry(declared.name.clone()).or_default().push(self.declarations.len());
         self.declarations.push(declared);
-    }
-
-    fn used(&mut self, name: &str, span: Span) {
-        let next = self.words.len();
-        let number = match self.words.get(name) {
-            Some(number) => *number,
-            None => {
-                self.words.insert(name.to_owned(), next);
-                next
-            }
-        };
-        self.uses.push((span, number));
     }
 
     /// The declarations of one text, in order.
@@ -133,30 +127,34 @@ impl Names {
         known.filter(|declared| seen.insert(declared.name.as_str())).collect()
     }
 
-    /// The declaration whose name, or one of whose uses, lies at a place.
-    pub fn at(&self, source: usize, offset: usize) -> Option<&Declaration> {
-        let covers = |span: Span| span.source == source && span.start <= offset && offset <= span.end;
+    /// The declaration whose name, or one of whose uses, lies at a place of the page that these are the names of.
+    pub fn at(&self, page: &Page, offset: usize) -> Option<&Declaration> {
+        let covers = |span: Span| span.source == 0 && span.start <= offset && offset <= span.end;
         let declared = self.declarations.iter().find(|declared| covers(declared.span));
         declared.or_else(|| {
-            let (span, number) = self.uses.iter().find(|(span, _)| covers(*span))?;
-            let (name, _) = self.words.iter().find(|(_, known)| *known == number)?;
-            self.resolve(name, source, span.start)
+            let lexemes = page.lexemes();
+            let first = lexemes.partition_point(|lexeme| lexeme.span.end < offset);
+            let near = (first..lexemes.len()).take_while(|&at| lexemes[at].span.start <= offset);
+            let (name, at) = near.filter_map(|at| Some((used(lexemes, at, &self.heads)?, at))).next()?;
+            self.resolve(name, 0, lexemes[at].span.start)
         })
     }
 
-    /// Every place where a declared name stands, its declaration first.
-    pub fn places(&self, declared: &Declaration) -> Vec<Span> {
-        let number = self.words.get(&declared.name);
-        let same = |(span, word): &&(Span, usize)| {
-            Some(word) == number
-                && self
-                    .resolve(&declared.name, span.source, span.start)
-                    .is_some_and(|found| found.span == declared.span)
-        };
-        std::iter::once(declared.span).chain(self.uses.iter().filter(same).map(|(span, _)| *span)).collect()
+    /// Every place where a declared name stands, its declaration first, those in the page before those elsewhere.
+    pub fn places(&self, page: &Page, declared: &Declaration) -> Vec<Span> {
+        let name = declared.name.as_str();
+        let same =
+            |span: &Span| self.resolve(name, span.source, span.start).is_some_and(|found| found.span == declared.span);
+        let lexemes = page.lexemes();
+        let named = |at: &usize| matches!(&lexemes[*at].token, Token::Name(other) if other == name);
+        let here = (0..lexemes.len()).filter(named).filter(|&at| used(lexemes, at, &self.heads).is_some());
+        let here = here.map(|at| lexemes[at].span);
+        let elsewhere = self.uses.get(name).into_iter().flatten().copied();
+        std::iter::once(declared.span).chain(here.chain(elsewhere).filter(same)).collect()
     }
 
-    fn read(&mut self, text: &str, lexemes: &[Lexeme]) {
+    /// Reads the declarations of a text; says which lexemes are of their heads.
+    fn read(&mut self, text: &str, lexemes: &[Lexeme]) -> Vec<bool> {
         let partner = partners(lexemes);
         // Blocks that are open, by where they end: names declared with `let` inside are known there alone.
         let mut blocks: Vec<Span> = Vec::new();
@@ -165,27 +163,9 @@ impl Names {
         while at < lexemes.len() {
             let start = lexemes[at].span.start;
             blocks.retain(|block| start < block.end);
-            if let Some(past) = self.declaration(text, lexemes, &partner, at, &mut blocks, &mut declared) {
-                at = past;
-                continue;
-            }
-            at += 1;
+            at = self.declaration(text, lexemes, &partner, at, &mut blocks, &mut declared).unwrap_or(at + 1);
         }
-        for (at, lexeme) in lexemes.iter().enumerate() {
-            let Token::Name(name) = &lexeme.token else { continue };
-            let symbol = |at: Option<usize>| match at.and_then(|at| lexemes.get(at)).map(|lexeme| &lexeme.token) {
-                Some(Token::Symbol(symbol)) => *symbol,
-                _ => "",
-            };
-            let member = symbol(at.checked_sub(1)) == ".";
-            // A field's name, unless it names an axis in an index, which it does as well.
-            let field = symbol(Some(at + 1)) == "=" || (symbol(Some(at + 1)) == "." && starts_field(lexemes, at));
-            let axis = field && in_index(lexemes, at);
-            let tag = symbol(Some(at + 1)) == "{" && symbol(at.checked_sub(1)) == "=";
-            if !declared[at] && !member && (!field || axis) && !tag && !RESERVED.contains(&name.as_str()) {
-                self.used(name, lexeme.span);
-            }
-        }
+        declared
     }
 
     /// Reads the head of a declaration that begins at a lexeme; gives the lexeme behind it.
@@ -338,6 +318,23 @@ impl Names {
             _ => None,
         }
     }
+}
+
+/// The name that a lexeme uses, if it does.
+fn used<'a>(lexemes: &'a [Lexeme], at: usize, heads: &[bool]) -> Option<&'a str> {
+    let Token::Name(name) = &lexemes[at].token else { return None };
+    if heads.get(at).is_some_and(|head| *head) || RESERVED.contains(&name.as_str()) {
+        return None;
+    }
+    let symbol = |at: Option<usize>| match at.and_then(|at| lexemes.get(at)).map(|lexeme| &lexeme.token) {
+        Some(Token::Symbol(symbol)) => *symbol,
+        _ => "",
+    };
+    let member = symbol(at.checked_sub(1)) == ".";
+    // A field's name, unless it names an axis in an index, which it does as well.
+    let field = symbol(Some(at + 1)) == "=" || (symbol(Some(at + 1)) == "." && starts_field(lexemes, at));
+    let tag = symbol(Some(at + 1)) == "{" && symbol(at.checked_sub(1)) == "=";
+    (!member && !tag && (!field || in_index(lexemes, at))).then_some(name)
 }
 
 /// For every opening bracket the lexeme that closes it (the last one if none does); for others themselves.

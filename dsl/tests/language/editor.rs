@@ -46,19 +46,19 @@ fn declarations_are_found() {
 #[test]
 fn uses_lead_to_their_declaration_and_back() {
     let text = "param size = 4\nscenes world { classes = size }\nfor size in [1] { scenes small { classes = size } }\n";
-    let names = names(text);
-    let param = names.at(0, text.find("size").unwrap()).unwrap();
+    let (names, page) = (names(text), Page::new(text));
+    let param = names.at(&page, text.find("size").unwrap()).unwrap();
     assert_eq!(param.kind, DeclarationKind::Param);
-    let spans: Vec<&str> = names.places(param).iter().map(|span| &text[span.start - 2..span.end]).collect();
+    let spans: Vec<&str> = names.places(&page, param).iter().map(|span| &text[span.start - 2..span.end]).collect();
     assert_eq!(spans, ["m size", "= size"]);
     // Inside the block the axis hides the param.
-    let axis = names.at(0, text.rfind("size").unwrap()).unwrap();
+    let axis = names.at(&page, text.rfind("size").unwrap()).unwrap();
     assert_eq!(axis.kind, DeclarationKind::Axis { replicate: false });
-    assert_eq!(names.places(axis).len(), 2);
+    assert_eq!(names.places(&page, axis).len(), 2);
     // Steps are used as bases, as inputs, in tables and in claims; fields and tags of the same name are no use.
     let study = self::names(STUDY);
     let moco = study.declarations(0).find(|declared| declared.name == "moco").unwrap();
-    let places = study.places(moco);
+    let places = study.places(&Page::new(STUDY), moco);
     assert!(places.len() >= 6, "{places:?}");
     assert!(places.iter().all(|span| &STUDY[span.start..span.end] == "moco"));
     let tag = STUDY.find("= moco {").unwrap() + 2;
@@ -200,12 +200,38 @@ fn names_of_a_page_are_those_of_all_texts() {
     sources.add("base.exp", "param size = 4\nscenes other { classes = size }\n");
     let before = Names::of(&sources);
     let typed = "scenes w { train = 3, classes = size }\n";
-    let names = before.with_page(&Page::new(typed));
-    let declared = names.at(0, typed.find("size").unwrap()).unwrap();
+    let page = Page::new(typed);
+    let names = before.with_page(&page);
+    let declared = names.at(&page, typed.find("size").unwrap()).unwrap();
     assert_eq!((declared.span.source, declared.name.as_str()), (1, "size"));
-    assert_eq!(names.places(declared).len(), 3);
+    assert_eq!(names.places(&page, declared).len(), 3);
     let visible: Vec<&str> = names.visible(0, typed.len()).iter().map(|declared| declared.name.as_str()).collect();
     assert_eq!(visible, ["w", "size", "other"]);
+}
+
+#[test]
+fn an_edited_page_is_the_page_of_the_edited_text() {
+    let pieces =
+        ["\n", "\r\n", "\"", "{", "é", "\u{feff}", "# ", "x", "1.", "e5", "", " = ", "\n\n  a", "@r/x", "😀", "\\"];
+    let mut random = fastrand::Rng::with_seed(7);
+    for begin in [STUDY, "", "\n", "\u{feff}a\nb", "a"] {
+        let mut page = Page::new(begin);
+        for _ in 0..400 {
+            let text = page.text().to_owned();
+            let place = |random: &mut fastrand::Rng| {
+                let at = random.usize(..=text.len());
+                (0..=at).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0)
+            };
+            let start = place(&mut random);
+            let end = if random.bool() { start } else { place(&mut random).clamp(start, text.len().min(start + 60)) };
+            let end = (start..=end).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(start);
+            let new: String = (0..random.usize(..4)).map(|_| pieces[random.usize(..pieces.len())]).collect();
+            page = page.edited(start, end, &new);
+            let whole = Page::new(page.text());
+            assert_eq!(page, whole, "{:?} for {start}..{end} of {text:?}", new);
+            assert_eq!(Page::new(&*text).replaced(page.text()), whole, "{text:?}");
+        }
+    }
 }
 
 #[test]
@@ -221,8 +247,8 @@ fn any_text_is_served() {
         page.semantic_tokens();
         let (line, column) = page.position(at);
         assert_eq!(page.offset(line, column), at);
-        if let Some(declared) = names.at(0, at) {
-            names.places(declared);
+        if let Some(declared) = names.at(&page, at) {
+            names.places(&page, declared);
         }
     }
 }

@@ -44,11 +44,13 @@ pub fn kept(text: &str) -> Vec<&'static str> {
         let at = (0..=at).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
         page.hover(at, &names, 0, &catalog());
         page.complete(at, &names, 0, &catalog());
-        if let Some(declared) = names.at(0, at) {
-            names.places(declared);
+        if let Some(declared) = names.at(&page, at) {
+            names.places(&page, declared);
         }
         let (line, column) = page.position(at);
         assert_eq!(page.offset(line, column), at);
+        // What is left of a text after an edit is what would have been read.
+        assert_eq!(Page::new(&text[at..]).replaced(text), page, "an edited page differs");
     }
     let tokens = page.semantic_tokens();
     assert!(tokens.windows(2).all(|pair| pair[0].end <= pair[1].start), "tokens overlap");

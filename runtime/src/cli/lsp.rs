@@ -47,7 +47,7 @@ const TOKENS: [SemanticTokenType; 8] = [
 pub fn lsp() -> Result<ExitCode> {
     let (connection, threads) = Connection::stdio();
     let capabilities = ServerCapabilities {
-        text_document_sync: Some(TextDocumentSyncCapability::Kind(TextDocumentSyncKind::FULL)),
+        text_document_sync: Some(TextDocumentSyncCapability::Kind(TextDocumentSyncKind::INCREMENTAL)),
         hover_provider: Some(HoverProviderCapability::Simple(true)),
         definition_provider: Some(OneOf::Left(true)),
         references_provider: Some(OneOf::Left(true)),
@@ -200,18 +200,19 @@ const PATIENCE: Duration = Duration::from_secs(5);
 impl Server {
     fn note(&mut self, note: Notification) -> Vec<Notification> {
         let changed = match note.method.as_str() {
-            DidOpenTextDocument::METHOD => serde_json::from_value::<DidOpenTextDocumentParams>(note.params)
-                .ok()
-                .map(|params| (params.text_document.uri, Some(params.text_document.text))),
-            DidChangeTextDocument::METHOD => {
-                serde_json::from_value::<DidChangeTextDocumentParams>(note.params).ok().map(|params| {
-                    let text = params.content_changes.into_iter().next_back().map(|change| change.text);
-                    (params.text_document.uri, text)
+            DidOpenTextDocument::METHOD => {
+                serde_json::from_value::<DidOpenTextDocumentParams>(note.params).ok().map(|params| {
+                    let text = params.text_document.text;
+                    let whole = TextDocumentContentChangeEvent { range: None, range_length: None, text };
+                    (params.text_document.uri, vec![whole])
                 })
             }
+            DidChangeTextDocument::METHOD => serde_json::from_value::<DidChangeTextDocumentParams>(note.params)
+                .ok()
+                .map(|params| (params.text_document.uri, params.content_changes)),
             DidSaveTextDocument::METHOD => serde_json::from_value::<DidSaveTextDocumentParams>(note.params)
                 .ok()
-                .map(|params| (params.text_document.uri, params.text)),
+                .map(|params| (params.text_document.uri, Vec::new())),
             DidCloseTextDocument::METHOD => {
                 if let Ok(params) = serde_json::from_value::<DidCloseTextDocumentParams>(note.params) {
                     self.documents.remove(params.text_document.uri.as_str());
@@ -221,14 +222,21 @@ impl Server {
             }
             _ => None,
         };
-        let Some((uri, text)) = changed else { return Vec::new() };
-        let before = self.documents.remove(uri.as_str());
-        let page = match (text, &before) {
-            (Some(text), _) => Arc::new(Page::new(text)),
-            (None, Some(before)) => before.page.clone(),
-            (None, None) => return Vec::new(),
+        let Some((uri, changes)) = changed else { return Vec::new() };
+        let (page, names, checked) = match self.documents.remove(uri.as_str()) {
+            Some(before) => (before.page, before.names, before.checked),
+            None if changes.is_empty() => return Vec::new(),
+            None => <_>::default(),
         };
-        let (names, checked) = before.map(|before| (before.names, before.checked)).unwrap_or_default();
+        // The checker of another document may still look at it.
+        let page = Arc::try_unwrap(page).unwrap_or_else(|shared| Page::clone(&shared));
+        let page = Arc::new(changes.into_iter().fold(page, |page, change| match change.range {
+            Some(Range { start, end }) => {
+                let [start, end] = [start, end].map(|place| page.offset(place.line, place.character));
+                page.edited(start, end.max(start), &change.text)
+            }
+            None => page.replaced(&change.text),
+        }));
         self.edits += 1;
         let path = path_of(&uri);
         let others = self.documents.values().map(|other| (other.path.clone(), other.page.clone())).collect();
@@ -321,7 +329,7 @@ impl Server {
         Ok(found.map(|(mut value, start, end)| {
             if let Some(program) = document.checked().and_then(|checked| checked.program.as_ref()) {
                 let word = &document.text()[start..end];
-                let declared = document.names.at(0, start).map(|declared| &declared.kind);
+                let declared = document.names.at(&document.page, start).map(|declared| &declared.kind);
                 let known = match declared {
                     Some(DeclarationKind::Step { .. }) => results::of(word, program, &document.path, &self.catalog),
                     // A param's value in this program, where it is more than what is written.
@@ -346,8 +354,16 @@ impl Server {
         if let Some(place) = document.page.path(at, &self.catalog) {
             return Ok(Some(CompletionResponse::List(paths::complete(&place, document))));
         }
-        let (found, start, end) = document.page.complete(at, &document.names, 0, &self.catalog);
+        let (mut found, start, end) = document.page.complete(at, &document.names, 0, &self.catalog);
         let place = document.range(start, end);
+        // In a file of ten thousand steps those that fit what is typed are enough; the editor asks again as more is.
+        let is_incomplete = found.len() > paths::OFFERED;
+        if is_incomplete {
+            let typed = &document.text()[start..at];
+            found.retain(|item| fits(&item.label, typed));
+            found.sort_by_key(|item| (!item.label.starts_with(typed), !item.first));
+            found.truncate(paths::OFFERED);
+        }
         let items = found.into_iter().map(|item| CompletionItem {
             kind: Some(match item.kind {
                 CompletionKind::Keyword => CompletionItemKind::KEYWORD,
@@ -370,7 +386,7 @@ impl Server {
             label: item.label,
             ..CompletionItem::default()
         });
-        Ok(Some(CompletionResponse::Array(items.collect())))
+        Ok(Some(CompletionResponse::List(CompletionList { is_incomplete, items: items.collect() })))
     }
 
     /// A place in any of a document's texts.
@@ -385,23 +401,23 @@ impl Server {
 
     fn definition(&self, params: GotoDefinitionParams) -> Result<Option<GotoDefinitionResponse>, String> {
         let (document, at) = self.at(&params.text_document_position_params)?;
-        let declared = document.names.at(0, at);
+        let declared = document.names.at(&document.page, at);
         let place = declared.and_then(|declared| self.location(document, declared.span));
         Ok(place.map(GotoDefinitionResponse::Scalar))
     }
 
     fn references(&self, params: ReferenceParams) -> Result<Option<Vec<Location>>, String> {
         let (document, at) = self.at(&params.text_document_position)?;
-        let Some(declared) = document.names.at(0, at) else { return Ok(None) };
+        let Some(declared) = document.names.at(&document.page, at) else { return Ok(None) };
         let skip = usize::from(!params.context.include_declaration);
-        let places = document.names.places(declared).into_iter().skip(skip);
+        let places = document.names.places(&document.page, declared).into_iter().skip(skip);
         Ok(Some(places.filter_map(|span| self.location(document, span)).collect()))
     }
 
     fn prepare(&self, params: TextDocumentPositionParams) -> Result<Option<PrepareRenameResponse>, String> {
         let (document, at) = self.at(&params)?;
-        let Some(declared) = document.names.at(0, at) else { return Ok(None) };
-        let places = document.names.places(declared);
+        let Some(declared) = document.names.at(&document.page, at) else { return Ok(None) };
+        let places = document.names.places(&document.page, declared);
         let here = places.iter().find(|span| span.source == 0 && span.start <= at && at <= span.end);
         let renamed = here.filter(|_| declared.kind != DeclarationKind::Claim);
         Ok(renamed.map(|span| PrepareRenameResponse::Range(document.range(span.start, span.end))))
@@ -409,7 +425,7 @@ impl Server {
 
     fn rename(&self, params: RenameParams) -> Result<Option<WorkspaceEdit>, String> {
         let (document, at) = self.at(&params.text_document_position)?;
-        let Some(declared) = document.names.at(0, at) else { return Ok(None) };
+        let Some(declared) = document.names.at(&document.page, at) else { return Ok(None) };
         let name = &params.new_name;
         let fine = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
             && name.chars().all(|next| next.is_ascii_alphanumeric() || next == '_')
@@ -425,7 +441,7 @@ impl Server {
         // A word in a string of `-p`, or a label in an index of another file, is none of ours to change.
         #[allow(clippy::mutable_key_type, reason = "the type that the protocol's crate asks for")]
         let mut changes: HashMap<Uri, Vec<TextEdit>> = HashMap::new();
-        for span in document.names.places(declared) {
+        for span in document.names.places(&document.page, declared) {
             if let Some(place) = self.location(document, span) {
                 let edit = TextEdit { range: place.range, new_text: name.clone() };
                 changes.entry(place.uri).or_default().push(edit);
@@ -531,6 +547,12 @@ impl Server {
         }
         Ok(Some(actions))
     }
+}
+
+/// Whether the letters of what was typed stand in a name in their order, as editors ask for it.
+fn fits(name: &str, typed: &str) -> bool {
+    let mut letters = name.chars();
+    typed.chars().all(|wanted| letters.any(|letter| letter.eq_ignore_ascii_case(&wanted)))
 }
 
 fn published(uri: Uri, diagnostics: Vec<lsp_types::Diagnostic>) -> Notification {
