@@ -75,11 +75,14 @@ pub const EXPLANATIONS: &[(&str, &str)] = &[
         "E0117",
         "A param on the command line that does not exist, or of another type than its default.\n\n    -p epochs=ten",
     ),
-    ("E0118", "An expression that cannot be computed.\n\n    let x = \"a\" * 2"),
+    (
+        "E0118",
+        "An expression that cannot be computed: an operator or a function over values that it is not for.\n\n    let x = \"a\" * 2\n    for a, b in zip([2, 3, 4], [10, 20]) { … }       # one value would be left out\n    let small = mode == 3                            # where `mode` is a text: never equal\n\n`+` adds numbers, durations and sizes and joins texts (also with numbers) and lists; `- * /` are for numbers. Values of different types are never equal, so that comparing them is a mistake and not `false`; `none` may be compared with everything. `zip` pairs lists of one length, and `range(3)` is [0, 1, 2], `range(1, 4)` [1, 2, 3].",
+    ),
     ("E0119", "A table that cannot be laid out.\n\n    table t \"Title\" { rows = method, columns = [nn.top1] }"),
     (
         "E0120",
-        "A claim that cannot be decided.\n\n    claim \"…\" { nn[moco].top1 == 0.5 }      # measured numbers are compared with < <= > >=",
+        "A claim that cannot be decided.\n\n    claim \"…\" { nn[moco].top1 == 50 }                              # compared with < <= > >=\n    claim \"…\" { 3 > 2 }                                            # nothing measured\n    claim \"…\" { nn[seed = 1].top1 > nn[seed = 2].top1 }            # no replicate in common\n\nA claim compares numbers that steps measure, within each replicate, and is decided by the interval of the mean difference. So both sides need their numbers along the same `replicate` axes, or one of them none at all.",
     ),
     ("E0121", "The program is too large to be written out: too many steps, or names that multiply each other."),
     ("E0122", "A field is set twice.\n\n    epochs = 5\n    epochs = 6"),
@@ -109,7 +112,7 @@ pub const EXPLANATIONS: &[(&str, &str)] = &[
     ),
     (
         "W0202",
-        "Replicates that are all the same, because nothing in the step is random, nor in what it takes.\n\n    replicate seed in [1, 2, 3] {\n        knn pixels_nn { encoder = pixels, … }\n    }\n\nThree equal numbers have no spread that says anything. Put the step outside the block.",
+        "Replicates that are all the same.\n\n    replicate seed in [1, 2, 3] {\n        knn pixels_nn { encoder = pixels, … }      # nothing in it is random\n        pretrain moco { seed = 0, … }              # the same seed for all: leave it out\n    }\n    replicate draw in [1, 2] {\n        replicate seed in [1, 2] { pretrain moco { … } }      # nothing uses `draw`\n    }\n\nA step that draws random numbers takes its seed from the innermost `replicate` around it, unless it sets `seed`. Equal members are computed once, and equal numbers have no spread that says anything: tables and claims count them as one. Put a step that is not random outside the block; let an outer `replicate` set something, such as the `split_seed` of a dataset.",
     ),
     (
         "W0203",
@@ -118,6 +121,30 @@ pub const EXPLANATIONS: &[(&str, &str)] = &[
     (
         "W0204",
         "A choice by test data.\n\n    linear_probe final { encoder = best(moco, by = nn.top1), test = world.test, … }\n    knn nn { encoder = moco, test = world.test, … }       # in `for lr in …`\n\nThe member that is best on the test data is better there than it would be on other data, and what is reported flatters. Choose by data that nothing is judged on: `holdout` cuts it off a training split. The summary repeats the warning.",
+    ),
+    (
+        "W0205",
+        "An axis of `for` that changes nothing: every step in the block is the same for each of its values.\n\n    for lr in [0.03, 0.3] {\n        pretrain moco { optimizer = sgd { lr = 0.1 }, … }      # meant: lr = lr\n    }\n\nThe name behind `for` stands for the value wherever the block writes it, and nowhere else. Members that are the same are computed once and share one result, so the rows of a table along this axis would be equal for no other reason. A step that does not depend on the axis may well stand beside others that do.",
+    ),
+    (
+        "W0206",
+        "Replicates that differ in a setting.\n\n    replicate k in [1, 5, 20] { knn nn { k = k, … } }        # write `for k in [1, 5, 20]`\n\n`replicate` is for repetitions: its values are seeds, given to whatever draws random numbers, and its members are averaged, with a spread that decides claims. Three settings are no three repetitions of one, and their spread says nothing of chance. `for` compares settings; inside it, `replicate seed in [1, 2, 3]` repeats each. Fields that say which draw or which part of the data a repetition takes (`split_seed`, `fold`) are as they should be.",
+    ),
+    (
+        "W0207",
+        "A `for` over seeds.\n\n    for seed in [1, 2, 3] { pretrain moco { seed = seed, … } }      # write `replicate seed in [1, 2, 3]`\n\n`for` puts its members side by side to compare them, so a table has a row for each seed and a claim has to say which one it means. `replicate` gives each member its seed without being told, tables show mean, standard deviation and n, and claims are decided by the interval over the replicates.",
+    ),
+    (
+        "W0208",
+        "A text in which something looks as if it were replaced, and is not.\n\n    for n in [10, 20] { command c { run = [\"tool\", \"--size={n}\"] } }      # write \"--size=\" + n\n    image_folder photos { path = \"~/photos\" }                           # write @photos\n\nTexts are taken as they are. `+` joins texts and numbers: `root + \"/train\"`, `\"size-\" + n`. In the fields of a `command` there are placeholders, which are replaced when the program starts: `{inputs.NAME}`, `{outputs.NAME}` and `{seed}`. Paths know neither `~` nor variables of a shell: what differs between machines is a root, named in harness.toml and written `@root/place`.",
+    ),
+    (
+        "W0209",
+        "A claim that can hardly mean what it says.\n\n    claim \"half are right\" { nn.top1 > 0.5 }       # write 50, or 50%\n    claim \"all are right\"  { nn.top1 > 150 }       # a share ends at 100\n    claim \"helps\"          { nn[moco].top1 > moco.loss.last }\n\nShares (accuracies, mIoU, J&F) are in percent in claims as in tables: 0.5 is half a percent, and of a difference half a point, which may be meant there. A number written with `%` says so and is not warned of: `0.5%`. The other causes are numbers of different units on the two sides, and the same number on both.",
+    ),
+    (
+        "W0210",
+        "An axis is compared with a text that is none of its values.\n\n    for s in [\"cosine\", \"step\"] when s != \"stpe\" { … }      # did you mean \"step\"?\n\nThe comparison has the same answer for every member. It is looked at where the values are written out as a list; a list that a param or a function gives may have the value another time.",
     ),
 ];
 

@@ -5,6 +5,11 @@ use serde::{Deserialize, Serialize};
 use statrs::distribution::{ContinuousCDF, StudentsT};
 use std::collections::BTreeSet;
 
+/// The number that a step measured.
+type Value<'a> = dyn Fn(usize, &str, Pick) -> Option<f64> + 'a;
+/// What a step's training was.
+type Training<'a> = dyn Fn(usize) -> Option<String> + 'a;
+
 /// What the numbers say of a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
@@ -72,15 +77,18 @@ pub fn summarise(values: &[f64]) -> Summary {
 
 /// Decides a claim from measured numbers.
 ///
-/// `value` gives the number that a step measured, or none if there is none (yet). Over replicates, the differences
-/// between left and right side are taken within each replicate, and the 95 % interval of their mean (Student's t
-/// with n - 1 degrees of freedom) decides: the claim holds when the whole interval satisfies it and fails when the
-/// whole interval violates it. Where several `replicate` axes are nested, only the outermost one is taken as
-/// independent: what lies inside is averaged first. A single pair is a plain comparison, which can fail but never
-/// hold.
-pub fn evaluate_claim(claim: &Claim, value: &dyn Fn(usize, &str, Pick) -> Option<f64>) -> Verdict {
+/// `value` gives the number that a step measured, or none if there is none (yet); `training` tells what the number's
+/// training was, since numbers of one training are repetitions of an evaluation and not independent of each other.
+/// None stands for a training of its own.
+///
+/// Over replicates, the differences between left and right side are taken within each replicate, and the 95 % interval
+/// of their mean (Student's t with n - 1 degrees of freedom) decides: the claim holds when the whole interval satisfies
+/// it and fails when the whole interval violates it. Where several `replicate` axes are nested, the outermost one along
+/// which trainings differ is taken as independent, and what lies inside or along other ones is averaged first; places
+/// that share a training count as one. A single pair is a plain comparison, which can fail but never hold.
+pub fn evaluate_claim(claim: &Claim, value: &Value<'_>, training: &Training<'_>) -> Verdict {
     let findings: Vec<Finding> =
-        claim.condition.comparisons.iter().map(|comparison| compare(comparison, value)).collect();
+        claim.condition.comparisons.iter().map(|comparison| compare(comparison, value, training)).collect();
     let missing: Vec<String> = findings
         .iter()
         .flat_map(|finding| finding.missing.iter().cloned())
@@ -137,19 +145,28 @@ impl Finding {
     }
 }
 
-fn compare(comparison: &Comparison, value: &dyn Fn(usize, &str, Pick) -> Option<f64>) -> Finding {
-    let mut sets = Vec::new();
-    replicates(&comparison.left, &mut sets);
-    replicates(&comparison.right, &mut sets);
-    let mut common = sets.first().cloned().unwrap_or_default();
-    common.retain(|unit| sets.iter().all(|set| set.contains(unit)));
-    let all: BTreeSet<&String> = sets.iter().flatten().collect();
-    if common.is_empty() && !sets.is_empty() {
-        return Finding::undecided("the two sides have no replicate in common");
+fn compare(comparison: &Comparison, value: &Value<'_>, training: &Training<'_>) -> Finding {
+    let mut measured = Vec::new();
+    replicated(&comparison.left, &mut measured);
+    replicated(&comparison.right, &mut measured);
+    let depth = measured.iter().flat_map(|cells| cells.iter()).map(|cell| places(cell).count()).max().unwrap_or(0);
+    let mut found: Option<Units> = None;
+    for level in 0..depth {
+        let Some(units) = units(&measured, level, training) else {
+            return Finding::undecided("the two sides have no replicate in common");
+        };
+        let independent = units.groups.len() > 1;
+        if independent || found.is_none() {
+            found = Some(units);
+        }
+        if independent {
+            break;
+        }
     }
-    let left_out = all.len() - common.len();
-    let units: Vec<Option<&str>> =
-        if sets.is_empty() { vec![None] } else { common.iter().map(|unit| Some(unit.as_str())).collect() };
+    let one = Units { level: 0, groups: Vec::new(), left_out: 0 };
+    let (all, Units { level, groups, left_out }) = (found.is_none(), found.unwrap_or(one));
+    let units: Vec<Option<(usize, &[String])>> =
+        if all { vec![None] } else { groups.iter().map(|group| Some((level, group.as_slice()))).collect() };
 
     let mut missing = Vec::new();
     let differences: Vec<Option<f64>> = units
@@ -170,9 +187,19 @@ fn compare(comparison: &Comparison, value: &dyn Fn(usize, &str, Pick) -> Option<
     if differences.len() != units.len() || differences.iter().any(|difference| !difference.is_finite()) {
         return Finding::undecided("the difference is not a finite number");
     }
-    let axis = common.first().and_then(|unit| unit.split('=').next()).unwrap_or("pair");
-    let mut finding = decide(&differences, comparison.relation, axis);
+    let first = measured.iter().flat_map(|cells| cells.iter()).next();
+    let axes: Vec<&str> =
+        first.into_iter().flat_map(places).map(|place| place.split('=').next().unwrap_or(place)).collect();
+    let axis = axes.get(level).copied().unwrap_or("pair");
+    // Of one training all replicates are evaluations, along the other axes too.
+    let most = measured.iter().map(|cells| cells.len()).max().unwrap_or(0);
+    let again = (groups.len() == 1 && groups[0].len() > 1).then_some(most);
+    let mut finding = decide(&differences, comparison.relation, axis, again);
+    if level > 0 {
+        finding.detail.push_str(&format!(", evaluations along {} averaged first", axes[..level].join(" and ")));
+    }
     if left_out > 0 {
+        let common: Vec<&str> = groups.iter().flatten().map(String::as_str).collect();
         finding.detail.push_str(&format!(
             ", paired on the {} common {} only ({})",
             common.len(),
@@ -183,7 +210,79 @@ fn compare(comparison: &Comparison, value: &dyn Fn(usize, &str, Pick) -> Option<
     finding
 }
 
-fn decide(differences: &[f64], relation: Relation, axis: &str) -> Finding {
+/// What is independent of each other along one replicate axis.
+struct Units {
+    /// Which axis, the outermost one first.
+    level: usize,
+    /// Places on it, those that share their trainings together.
+    groups: Vec<Vec<String>>,
+    /// Places that not every number has.
+    left_out: usize,
+}
+
+/// The independent units along an axis; none where the numbers have no place on it in common.
+fn units(measured: &[&[CellRef]], level: usize, training: &Training<'_>) -> Option<Units> {
+    // Of each number the trainings by place, places in order of appearance.
+    let mut sets: Vec<Vec<(&str, BTreeSet<String>)>> = Vec::new();
+    for cells in measured {
+        let mut set: Vec<(&str, BTreeSet<String>)> = Vec::new();
+        for cell in cells.iter() {
+            let Some(place) = places(cell).nth(level) else { continue };
+            let at = set.iter().position(|(known, _)| *known == place).unwrap_or_else(|| {
+                set.push((place, BTreeSet::new()));
+                set.len() - 1
+            });
+            // A step whose training is not known has one of its own.
+            set[at].1.insert(training(cell.step).unwrap_or_else(|| format!("\0{}", cell.step)));
+        }
+        if !set.is_empty() {
+            sets.push(set);
+        }
+    }
+    let all: BTreeSet<&str> = sets.iter().flatten().map(|(place, _)| *place).collect();
+    let common: Vec<&str> =
+        sets.first()?.iter().map(|(place, _)| *place).filter(|place| all_have(&sets, place)).collect();
+    if common.is_empty() {
+        return None;
+    }
+    // A number whose trainings are the same at every place is a constant there, such as a baseline, and makes nothing
+    // dependent; where all numbers are, nothing along this axis is independent.
+    let of = |set: &[(&str, BTreeSet<String>)], place: &str| {
+        set.iter().find(|(known, _)| *known == place).map(|(_, trainings)| trainings.clone()).unwrap_or_default()
+    };
+    let varying: Vec<Vec<BTreeSet<String>>> = sets
+        .iter()
+        .map(|set| common.iter().map(|place| of(set, place)).collect::<Vec<_>>())
+        .filter(|trainings| trainings.windows(2).any(|pair| pair[0] != pair[1]))
+        .collect();
+    let mut group: Vec<usize> = (0..common.len()).map(|at| if varying.is_empty() { 0 } else { at }).collect();
+    for trainings in &varying {
+        for later in 1..common.len() {
+            for earlier in 0..later {
+                if group[earlier] != group[later] && !trainings[earlier].is_disjoint(&trainings[later]) {
+                    let (keep, gone) = (group[earlier].min(group[later]), group[earlier].max(group[later]));
+                    group.iter_mut().filter(|group| **group == gone).for_each(|group| *group = keep);
+                }
+            }
+        }
+    }
+    let mut groups: Vec<(usize, Vec<String>)> = Vec::new();
+    for (place, group) in common.iter().zip(group) {
+        match groups.iter_mut().find(|(known, _)| *known == group) {
+            Some((_, places)) => places.push((*place).to_owned()),
+            None => groups.push((group, vec![(*place).to_owned()])),
+        }
+    }
+    let groups: Vec<Vec<String>> = groups.into_iter().map(|(_, places)| places).collect();
+    Some(Units { level, groups, left_out: all.len() - common.len() })
+}
+
+fn all_have(sets: &[Vec<(&str, BTreeSet<String>)>], place: &str) -> bool {
+    sets.iter().all(|set| set.iter().any(|(known, _)| *known == place))
+}
+
+/// Decides by differences; `again` says how many replicates of one training there are, where there is but one.
+fn decide(differences: &[f64], relation: Relation, axis: &str, again: Option<usize>) -> Finding {
     let summary = summarise(differences);
     let n = summary.n;
     let Some(sd) = summary.sd else {
@@ -191,9 +290,14 @@ fn decide(differences: &[f64], relation: Relation, axis: &str) -> Finding {
         return Finding {
             outcome: if satisfied { Outcome::Undecided } else { Outcome::Fails },
             detail: format!(
-                "difference {}, a single pair{}",
+                "difference {}, {}{}",
                 show(summary.mean),
-                if satisfied { ": satisfied, but one pair proves nothing" } else { "" }
+                again.map_or("a single pair".to_owned(), |n| format!("one training evaluated {n} times")),
+                match (satisfied, again) {
+                    (true, None) => ": satisfied, but one pair proves nothing",
+                    (true, Some(_)) => ": satisfied, but one training proves nothing",
+                    _ => "",
+                }
             ),
             difference: None,
             pairs: differences.to_vec(),
@@ -297,40 +401,34 @@ fn show(value: f64) -> String {
     }
 }
 
-/// The independent unit that a cell belongs to: its place on the outermost replicate axis.
-fn unit(cell: &CellRef) -> Option<&str> {
-    cell.replicate.as_deref().map(|label| label.split(", ").next().unwrap_or(label))
+/// A cell's places on the replicate axes, such as `seed=2`, the outermost one first.
+fn places(cell: &CellRef) -> impl Iterator<Item = &str> {
+    cell.replicate.as_deref().into_iter().flat_map(|label| label.split(", "))
 }
 
-/// The units of every replicated measurement in an expression.
-fn replicates(expression: &Expression, sets: &mut Vec<Vec<String>>) {
+/// The replicated measurements in an expression.
+fn replicated<'a>(expression: &'a Expression, into: &mut Vec<&'a [CellRef]>) {
     match expression {
         Expression::Number(_) => {}
         Expression::Measured { cells, .. } => {
-            let mut units: Vec<String> = Vec::new();
-            for label in cells.iter().filter_map(unit) {
-                if !units.iter().any(|known| known == label) {
-                    units.push(label.to_owned());
-                }
-            }
-            if !units.is_empty() {
-                sets.push(units);
+            if cells.iter().any(|cell| cell.replicate.is_some()) {
+                into.push(cells);
             }
         }
-        Expression::Negated(inner) => replicates(inner, sets),
+        Expression::Negated(inner) => replicated(inner, into),
         Expression::Binary { left, right, .. } => {
-            replicates(left, sets);
-            replicates(right, sets);
+            replicated(left, into);
+            replicated(right, into);
         }
-        Expression::Call { arguments, .. } => arguments.iter().for_each(|argument| replicates(argument, sets)),
+        Expression::Call { arguments, .. } => arguments.iter().for_each(|argument| replicated(argument, into)),
     }
 }
 
-/// The expression's value in one unit; every number that is not there goes to `missing`.
+/// The expression's value in one unit, some places on one axis; every number that is not there goes to `missing`.
 fn number(
     expression: &Expression,
-    within: Option<&str>,
-    value: &dyn Fn(usize, &str, Pick) -> Option<f64>,
+    within: Option<(usize, &[String])>,
+    value: &Value<'_>,
     missing: &mut Vec<String>,
 ) -> Option<f64> {
     match expression {
@@ -338,7 +436,12 @@ fn number(
         Expression::Measured { cells, pick, source } => {
             let mut found = Vec::new();
             let before = missing.len();
-            for cell in cells.iter().filter(|cell| cell.replicate.is_none() || unit(cell) == within) {
+            let inside = |cell: &CellRef| match (places(cell).nth(within.map_or(0, |(level, _)| level)), within) {
+                (None, _) => cell.replicate.is_none(),
+                (Some(place), Some((_, group))) => group.iter().any(|known| known == place),
+                (Some(_), None) => false,
+            };
+            for cell in cells.iter().filter(|cell| inside(cell)) {
                 match value(cell.step, &cell.metric, *pick) {
                     Some(number) => found.push(number),
                     None => missing.push(match &cell.replicate {

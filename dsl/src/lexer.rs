@@ -123,13 +123,16 @@ fn blank(text: &str) -> (&str, bool) {
     let (mut at, mut ended) = (0, false);
     while let Some(&byte) = bytes.get(at) {
         match byte {
-            b'\n' => {
+            // Old Macintosh files end their lines with the carriage return alone.
+            b'\n' | b'\r' => {
                 ended = true;
                 at += 1;
             }
-            b' ' | b'\t' | b'\r' | 0x0b | 0x0c => at += 1,
+            b' ' | b'\t' | 0x0b | 0x0c => at += 1,
             // The line's end is not the comment's.
-            b'#' => at += bytes[at..].iter().position(|&byte| byte == b'\n').unwrap_or(bytes.len() - at),
+            b'#' => {
+                at += bytes[at..].iter().position(|&byte| matches!(byte, b'\n' | b'\r')).unwrap_or(bytes.len() - at)
+            }
             0x80.. => match text[at..].chars().next().filter(|next| next.is_whitespace()) {
                 Some(space) => at += space.len_utf8(),
                 None => break,
@@ -212,7 +215,7 @@ fn token<'a>(text: &'a str, problems: &mut Problems) -> (&'a str, Token) {
     }
     // A text in single quotes is one mistake.
     let single: IResult<&str, &str> =
-        recognize((char('\''), take_while(|c| c != '\'' && c != '\n'), char('\''))).parse(text);
+        recognize((char('\''), take_while(|c| !matches!(c, '\'' | '\n' | '\r')), char('\''))).parse(text);
     if let Ok((rest, written)) = single {
         problems
             .whole("E0001", written.len(), "texts stand in double quotes")
@@ -375,7 +378,7 @@ fn quoted<'a>(text: &'a str, before: usize, problems: &mut Problems) -> (&'a str
     let mut rest = &text[1..];
     let at = |rest: &str| before + text.len() - rest.len();
     loop {
-        let run: IResult<&str, &str> = take_while(|c| c != '"' && c != '\\' && c != '\n')(rest);
+        let run: IResult<&str, &str> = take_while(|c| !matches!(c, '"' | '\\' | '\n' | '\r'))(rest);
         if let Ok((after, run)) = run {
             content.push_str(run);
             rest = after;
@@ -400,7 +403,7 @@ fn quoted<'a>(text: &'a str, before: usize, problems: &mut Problems) -> (&'a str
             }
             Err(_) => {
                 good = false;
-                let stop = if after.starts_with('\n') { after } else { skip_character(after) };
+                let stop = if after.starts_with(['\n', '\r']) { after } else { skip_character(after) };
                 let written = &rest[..rest.len() - stop.len()];
                 problems
                     .part("E0003", from, from + written.len(), format!("`{written}` is no escape"))

@@ -55,7 +55,8 @@ pub fn machine() -> String {
     format!("{model}, {cores} cores{memory}")
 }
 
-/// The claims decided by what is known. They speak in the units of tables: shares in percent.
+/// The claims decided by what is known. They speak in the units of tables (shares in percent) and count as tables do:
+/// evaluations of one training are one.
 pub fn verdicts<'a>(request: &Request<'a>, states: &[State]) -> Vec<(&'a Claim, Verdict)> {
     let program = request.program;
     let value = |step: usize, metric: &str, pick: Pick| {
@@ -63,7 +64,8 @@ pub fn verdicts<'a>(request: &Request<'a>, states: &[State]) -> Vec<(&'a Claim, 
         let percent = kind.and_then(|kind| kind.metric(metric)).is_some_and(|metric| metric.percent);
         number(&states[step], step, metric, pick, request).map(|v| if percent { v * 100.0 } else { v })
     };
-    program.claims.iter().map(|claim| (claim, evaluate_claim(claim, &value))).collect()
+    let training = |step: usize| Some(training(step, request, states)).filter(|keys| !keys.is_empty());
+    program.claims.iter().map(|claim| (claim, evaluate_claim(claim, &value, &training))).collect()
 }
 
 /// Everything the page shows.

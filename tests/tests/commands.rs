@@ -258,3 +258,23 @@ fn a_killed_run_is_called_that_and_its_results_stay() {
     test.write("go", "");
     assert_eq!(test.harness(&["run", "a.exp", "--json"]).code(0).counts(), [1, 1, 0, 0]);
 }
+
+/// The seed is the inner axis' alone, so the outer one repeats what is known: two trainings and not four, in the table and
+/// in the claim.
+#[test]
+fn claims_count_as_tables_do() {
+    let text = r#"
+replicate draw in [1, 2] {
+    replicate seed in [1, 2] {
+        command c { run = ["sh", "-c", "echo '{\"v\": {seed}.5}' > metrics.json"], metrics = ["v"] }
+    }
+}
+claim "large" { c.v > 1 }
+"#;
+    let test = Test::new().file("a.exp", text);
+    let ran = test.harness(&["run", "a.exp"]);
+    assert!(ran.stderr.contains("warning[W0202]: nothing changes along `draw`"), "{}", ran.stderr);
+    let page = std::fs::read_to_string(test.path().join(".harness/summaries/a/summary.html")).unwrap();
+    assert!(page.contains("2 seeds, difference 1.0 ± 6.4"), "{page}");
+    assert!(page.contains("evaluations along draw averaged first"), "{page}");
+}

@@ -5,12 +5,12 @@ use super::{
     Binding, Checker, DEEPEST, DEEPEST_VALUE, Family, Items, MOST_DIAGNOSTICS, MOST_STEPS, Member, Node, Scope,
 };
 use crate::Loader;
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Severity};
 use crate::parser::{parse, parse_expression};
 use crate::source::Span;
 use crate::suggest::{did_you_mean, nearest_or_all};
-use crate::syntax::Item;
-use std::collections::{HashMap, HashSet};
+use crate::syntax::{ExprKind, Item};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 
 /// Files of one program.
@@ -523,9 +523,10 @@ impl Checker<'_> {
         out
     }
 
-    /// Families that a `when` left without members. Where an axis is wrong they have none either, which was said.
+    /// Families that a `when` left without members. Where a list or a condition is wrong they have none either, which
+    /// was said.
     pub(super) fn childless(&mut self) {
-        if self.diagnostics.iter().any(|d| matches!(d.code, "E0114" | "E0121")) {
+        if self.diagnostics.iter().any(|d| d.severity == Severity::Error) {
             return;
         }
         for family in 0..self.families.len() {
@@ -547,9 +548,26 @@ impl Checker<'_> {
             ValueKind::List(items) => items,
             ValueKind::Wrong => return Vec::new(),
             _ => {
+                let help = match value.kind {
+                    ValueKind::Range(0.0, high, true) => Some(format!(
+                        "write `range({high})` for 0 to {}, or `range({})` for 0 to {high}",
+                        high - 1.0,
+                        high + 1.0
+                    )),
+                    ValueKind::Range(low, high, true) => Some(format!(
+                        "write `range({low}, {high})` for {low} to {}, or `range({low}, {})` for {low} to {high}",
+                        high - 1.0,
+                        high + 1.0
+                    )),
+                    ValueKind::Int(number) if *replicate && number > 0 => {
+                        Some(format!("write `range({number})` for {number} seeds"))
+                    }
+                    _ => None,
+                };
                 self.report(
                     Diagnostic::error("E0114", list.span, format!("an axis runs over a list, found {}", value.found()))
-                        .label("expected a list such as `[1, 2, 3]`"),
+                        .label("expected a list such as `[1, 2, 3]`")
+                        .help_if(help),
                 );
                 return Vec::new();
             }
@@ -559,6 +577,15 @@ impl Checker<'_> {
                 Diagnostic::error("E0114", list.span, format!("the axis `{}` has no values", axis.text))
                     .label("an empty list"),
             );
+        }
+        if let ExprKind::List(_) = &list.kind {
+            // What a text of the program says alone; a param's list changes from run to run.
+            let labels = items.iter().filter_map(|item| item.label(|family| self.family_name(family)));
+            let labels: Vec<String> = labels.collect();
+            let listed = self.listed.entry(axis.text.clone()).or_insert_with(|| (BTreeSet::new(), list.span));
+            listed.0.extend(labels);
+        } else {
+            self.unlisted.insert(axis.text.clone());
         }
         let mut found: Vec<Binding> = Vec::new();
         let mut labels: HashSet<String> = HashSet::new();

@@ -1,6 +1,6 @@
 //! Expressions to values.
 
-use super::value::{FamilyRef, Place, Value, ValueKind};
+use super::value::{FamilyRef, Place, Record, Value, ValueKind};
 use super::{Binding, Checker, DEEPEST, DEEPEST_VALUE};
 use crate::diagnostic::Diagnostic;
 use crate::source::Span;
@@ -103,9 +103,17 @@ impl Checker<'_> {
             }
             ExprKind::Chain(first, rest) => {
                 let mut value = self.evaluate(first, scope, bindings);
-                for (operator, right) in rest {
-                    let right = self.evaluate(right, scope, bindings);
-                    let kind = self.operate(&value, *operator, &right, span);
+                for (operator, written) in rest {
+                    let right = self.evaluate(written, scope, bindings);
+                    let kind = match operator {
+                        Operator::Equal | Operator::NotEqual => {
+                            let equal = self.equal((first, &value), (written, &right), span);
+                            equal.map_or(ValueKind::Wrong, |equal| {
+                                ValueKind::Bool(equal == (*operator == Operator::Equal))
+                            })
+                        }
+                        _ => self.operate(&value, *operator, &right, span),
+                    };
                     value = Value { kind, span };
                 }
                 value.kind
@@ -325,6 +333,60 @@ impl Checker<'_> {
         value.kind
     }
 
+    /// Whether two values are equal; none where they never can be, which is said.
+    fn equal(&mut self, left: (&Expr, &Value), right: (&Expr, &Value), span: Span) -> Option<bool> {
+        use ValueKind as V;
+        if left.1.kind == V::Wrong || right.1.kind == V::Wrong {
+            return None;
+        }
+        for (this, other) in [(left, right), (right, left)] {
+            // A word that stands for itself is the name of nothing, unless the other side is a word that a name stands for.
+            if let (ExprKind::Name(name), V::Word(word)) = (&this.0.kind, &this.1.kind)
+                && name == word
+            {
+                let through = matches!(other.1.kind, V::Word(_))
+                    && !matches!(&other.0.kind, ExprKind::Name(name) if Some(name.as_str()) == other.1.word());
+                if !through {
+                    self.unknown_word(word, this.1.span, matches!(other.1.kind, V::Text(_)));
+                    return None;
+                }
+            }
+            if let (ExprKind::Name(axis), ExprKind::Text(text)) = (&this.0.kind, &other.0.kind)
+                && matches!(this.1.kind, V::Text(_))
+                && self.axes.contains_key(axis)
+            {
+                self.compared.push((axis.clone(), text.clone(), other.0.span));
+            }
+        }
+        match (&left.1.kind, &right.1.kind) {
+            (V::None, _) | (_, V::None) => return Some(left.1.kind == right.1.kind),
+            (V::Text(a) | V::Word(a), V::Text(b) | V::Word(b)) => return Some(a == b),
+            (V::Word(_), V::Family(_)) | (V::Family(_), V::Word(_)) => return Some(left.1.word() == right.1.word()),
+            (a, b) if std::mem::discriminant(a) == std::mem::discriminant(b) => return Some(same(a, b)),
+            _ => {}
+        }
+        if let Some((a, b)) = left.1.number().zip(right.1.number()) {
+            return Some(a == b);
+        }
+        let mut diagnostic =
+            Diagnostic::error("E0118", span, format!("{} and {} are never equal", left.1.found(), right.1.found()))
+                .label("of different types");
+        for ((expr, value), other) in [(left, right.1), (right, left.1)] {
+            let V::Text(text) = &value.kind else { continue };
+            let unquoted = match &other.kind {
+                V::Family(_) => self.names.contains_key(text),
+                V::Int(_) | V::Float(_) => text.parse::<f64>().is_ok(),
+                V::Bool(_) => matches!(text.as_str(), "true" | "false"),
+                _ => false,
+            };
+            if unquoted && matches!(expr.kind, ExprKind::Text(_)) {
+                diagnostic = diagnostic.help(format!("write `{text}` without quotes"));
+            }
+        }
+        self.report(diagnostic);
+        None
+    }
+
     fn operate(&mut self, left: &Value, operator: Operator, right: &Value, span: Span) -> ValueKind {
         use Operator as O;
         use ValueKind as V;
@@ -334,13 +396,6 @@ impl Checker<'_> {
             (O::Or, V::Bool(a), V::Bool(b)) => V::Bool(*a || *b),
             (O::And | O::Or, ..) => {
                 self.wrong(span, format!("`{}` takes conditions", operator.text()), "not conditions")
-            }
-            (O::Equal | O::NotEqual, ..) => {
-                let equal = match (left.number(), right.number()) {
-                    (Some(a), Some(b)) => a == b,
-                    _ => left.kind == right.kind,
-                };
-                V::Bool(equal == (operator == O::Equal))
             }
             (O::Less | O::LessOrEqual | O::Greater | O::GreaterOrEqual, ..) => match left.comparable(right) {
                 Some((a, b)) => V::Bool(match operator {
@@ -357,6 +412,15 @@ impl Checker<'_> {
                 }
                 V::Text(format!("{a}{b}"))
             }
+            // A number in a text is written as in the program, 0.03 and 65536.
+            (O::Add, V::Text(text), V::Int(_) | V::Float(_)) if text.len() < 1 << 16 => match &right.kind {
+                V::Int(number) => V::Text(format!("{text}{number}")),
+                _ => V::Text(format!("{text}{}", right.number().unwrap_or_default())),
+            },
+            (O::Add, V::Int(_) | V::Float(_), V::Text(text)) if text.len() < 1 << 16 => match &left.kind {
+                V::Int(number) => V::Text(format!("{number}{text}")),
+                _ => V::Text(format!("{}{text}", left.number().unwrap_or_default())),
+            },
             (O::Add, V::List(a), V::List(b)) if ((a.len() + b.len()) as i64) < LONGEST => {
                 if !self.spend(left.weight() + right.weight(), span) {
                     return V::Wrong;
@@ -452,8 +516,49 @@ impl Checker<'_> {
                 let from = Value { kind: V::Int(0), span };
                 self.call("range", &[from, arguments[0].clone()], span)
             }
+            ("range", [_, _, _]) if arguments.iter().all(|argument| matches!(argument.kind, V::Int(_))) => {
+                let mut diagnostic = Diagnostic::error("E0118", span, "`range` takes a start and an end, and no step")
+                    .label("three integers");
+                let numbers: Vec<i64> = arguments
+                    .iter()
+                    .filter_map(|argument| match argument.kind {
+                        V::Int(number) => Some(number),
+                        _ => None,
+                    })
+                    .collect();
+                if let [from, to, step] = numbers[..]
+                    && let Some(step) = usize::try_from(step).ok().filter(|step| *step > 0)
+                {
+                    let all: Vec<String> = (from..to).step_by(step).take(21).map(|number| number.to_string()).collect();
+                    diagnostic = match all.len() {
+                        1..=20 => diagnostic.help(format!("write the list: `[{}]`", all.join(", "))),
+                        _ => diagnostic.help("write the list, as in `[10, 20, 30]`"),
+                    };
+                }
+                self.report(diagnostic);
+                V::Wrong
+            }
             ("range", _) => {
-                self.wrong(span, "`range` takes one or two integers: `range(3)` is [0, 1, 2]".into(), "not integers")
+                let odd = arguments.iter().find(|argument| !matches!(argument.kind, V::Int(_)));
+                let found = odd.map_or(format!("{} values", arguments.len()), Value::found);
+                let at = odd.map_or(span, |odd| odd.span);
+                let message = format!("`range` takes one or two integers, found {found}: `range(3)` is [0, 1, 2]");
+                self.wrong(at, message, "not one or two integers")
+            }
+            ("zip", [Value { kind: V::List(a), span: at }, Value { kind: V::List(b), span: other }])
+                if a.len() != b.len() =>
+            {
+                let values = |n: usize| format!("{n} value{}", if n == 1 { "" } else { "s" });
+                let message =
+                    format!("`zip` pairs lists of one length, found {} and {}", values(a.len()), values(b.len()));
+                let (short, long, few, many) =
+                    if a.len() < b.len() { (*at, *other, a.len(), b.len()) } else { (*other, *at, b.len(), a.len()) };
+                self.report(
+                    Diagnostic::error("E0118", short, message)
+                        .label(format!("{} of the other list would be left out", values(many - few)))
+                        .related(long, values(many)),
+                );
+                V::Wrong
             }
             ("zip", [Value { kind: V::List(a), .. }, Value { kind: V::List(b), .. }]) => V::List(
                 a.iter().zip(b).map(|(a, b)| Value { kind: V::List(vec![a.clone(), b.clone()]), span }).collect(),
@@ -492,4 +597,34 @@ impl Checker<'_> {
 
 fn wrong(span: Span) -> Value {
     Value { kind: ValueKind::Wrong, span }
+}
+
+/// Whether two values of one type are equal, wherever they are written.
+fn same(a: &ValueKind, b: &ValueKind) -> bool {
+    use ValueKind as V;
+    let fields = |a: &Record, b: &Record| {
+        let there = |name: &str, value: &Value| {
+            b.iter().find(|(other, _)| other == name).is_some_and(|(_, other)| same(&value.kind, &other.kind))
+        };
+        a.len() == b.len() && a.iter().all(|(name, value)| there(name, value))
+    };
+    match (a, b) {
+        (V::List(a), V::List(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(&a.kind, &b.kind)),
+        (V::Record(a), V::Record(b)) => fields(a, b),
+        (V::Tagged(one, a), V::Tagged(other, b)) => one == other && fields(a, b),
+        (V::Family(a), V::Family(b)) => {
+            let places = |family: &FamilyRef| -> Vec<String> { family.index.iter().map(|p| p.label.clone()).collect() };
+            let output = |family: &FamilyRef| family.output.as_ref().map(|(name, _)| name.clone());
+            a.family == b.family && output(a) == output(b) && places(a) == places(b) && a.best == b.best
+        }
+        (V::Int(_) | V::Float(_), V::Int(_) | V::Float(_)) => {
+            let number = |kind: &V| match kind {
+                V::Int(number) => *number as f64,
+                V::Float(number) => *number,
+                _ => f64::NAN,
+            };
+            number(a) == number(b)
+        }
+        _ => a == b,
+    }
 }

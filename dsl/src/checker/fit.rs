@@ -53,6 +53,11 @@ pub fn wanted(ty: &Type) -> String {
     }
 }
 
+/// Whether one stretch of text lies in another.
+fn inside(outer: Span, inner: Span) -> bool {
+    outer.source == inner.source && outer.start <= inner.start && inner.end <= outer.end
+}
+
 impl Checker<'_> {
     /// Fits a record's fields. `place` is the dotted name before them.
     #[allow(clippy::too_many_arguments, reason = "one call's context, not a thing of its own")]
@@ -107,10 +112,7 @@ impl Checker<'_> {
     /// a name stands for it, or the field is inherited.
     fn trace(&mut self, first: usize, value: Span, member: usize) {
         let syntax = &self.families[self.members[member].family].syntax;
-        let within = |outer: Span, inner: Span| {
-            outer.source == inner.source && outer.start <= inner.start && inner.end <= outer.end
-        };
-        let inherited = !within(syntax.whole, value);
+        let inherited = !inside(syntax.whole, value);
         let base = syntax.base.as_ref().map(|base| base.text.as_str()).unwrap_or_default();
         for diagnostic in &mut self.diagnostics[first..] {
             let at = diagnostic.span;
@@ -126,10 +128,10 @@ impl Checker<'_> {
                     written = self.origins.get(origin).filter(|(next, _)| next != origin);
                 }
             }
-            if !within(value, at) && !within(syntax.whole, at) {
+            if !inside(value, at) && !inside(syntax.whole, at) {
                 diagnostic.related.push(Related { span: value, location: None, label: "used here".into() });
             }
-            if inherited && !within(syntax.whole, at) {
+            if inherited && !inside(syntax.whole, at) {
                 let label = format!("`{}` has it from `{base}`", syntax.name.text);
                 diagnostic.related.push(Related { span: syntax.name.span, location: None, label });
             }
@@ -186,7 +188,10 @@ impl Checker<'_> {
                 }
                 Some(json!(number))
             }
-            (Type::Text, ValueKind::Text(text)) => Some(json!(text)),
+            (Type::Text, ValueKind::Text(text)) => {
+                self.literally(text, value.span, false, from);
+                Some(json!(text))
+            }
             (Type::Choice(words), ValueKind::Word(word) | ValueKind::Text(word)) => {
                 if words.contains(word) {
                     return Some(json!(word));
@@ -205,7 +210,10 @@ impl Checker<'_> {
                 Some(json!(number.to_string()))
             }
             (Type::Path, ValueKind::Path(root, path)) => Some(json!({ "root": root, "path": path })),
-            (Type::Path, ValueKind::Text(path)) => Some(json!({ "root": null, "path": path })),
+            (Type::Path, ValueKind::Text(path)) => {
+                self.literally(path, value.span, true, from);
+                Some(json!({ "root": null, "path": path }))
+            }
             (Type::Duration, ValueKind::Duration(seconds)) => Some(json!(seconds)),
             (Type::Size, ValueKind::Size(bytes)) => Some(json!(bytes)),
             (Type::Range(inner), ValueKind::Range(low, high, whole)) => {
@@ -293,6 +301,83 @@ impl Checker<'_> {
             ValueKind::Path(root, path) => Some(json!({ "root": root, "path": path })),
             _ => Some(self.json(value)),
         }
+    }
+
+    /// Notes what looks in a text as if it were replaced, and is not: names in braces, and in paths what a shell replaces.
+    fn literally(&mut self, text: &str, span: Span, path: bool, from: usize) {
+        if !text.contains(['{', '$', '~']) || self.literal.iter().any(|(_, known)| inside(span, known.span)) {
+            return;
+        }
+        // Of a part of the text, if it stands there as it is.
+        let part = |checker: &Self, part: &str| match checker.sources.slice(span).find(part) {
+            Some(at) => Span { start: span.start + at, end: span.start + at + part.len(), ..span },
+            None => span,
+        };
+        if path && (text.starts_with("~/") || text.starts_with('$')) {
+            let sign = text.split('/').next().unwrap_or(text).to_owned();
+            let rest = text[sign.len()..].trim_start_matches('/');
+            let diagnostic =
+                Diagnostic::warning("W0208", part(self, &sign), format!("`{sign}` in a path is not replaced"))
+                    .label("a folder of this very name")
+                    .help(format!("name the folder in harness.toml, under `[roots]`, and write `@name/{rest}`"));
+            self.literal.push((String::new(), diagnostic));
+            return;
+        }
+        let member = &self.members[from];
+        let family = &self.families[member.family];
+        // A program of one's own has placeholders, replaced when it starts.
+        let command = self.catalog.kind(&family.syntax.kind.text).is_some_and(|kind| kind.dynamic_outputs);
+        let mut lets = Vec::new();
+        let mut at = Some(family.scope);
+        while let Some(scope) = at {
+            lets.extend(self.scopes[scope].lets.keys().map(String::as_str));
+            at = self.scopes[scope].parent;
+        }
+        let along = member.bindings.iter().flat_map(|b| b.along.iter().map(|(name, _)| name.as_str()));
+        let known = member.bindings.iter().map(|b| b.axis.as_str()).chain(along);
+        let params = &self.params;
+        let names = |name: &str| {
+            known.clone().any(|axis| axis == name)
+                || lets.contains(&name)
+                || params.iter().any(|(param, ..)| param == name)
+        };
+        let mut rest = text;
+        let mut found = None;
+        while let Some((before, after)) = rest.split_once('{') {
+            let Some((name, _)) = after.split_once('}') else { break };
+            // A shell's own, or a placeholder.
+            let others = before.ends_with('$') || command && name == "seed";
+            if !others && names(name) {
+                found = Some(name.to_owned());
+                break;
+            }
+            rest = after;
+        }
+        let Some(name) = found else { return };
+        let sign = format!("{{{name}}}");
+        // The text taken apart: what stands around the name, joined to it.
+        let parts: Vec<String> =
+            text.split(&sign).map(|part| if part.is_empty() { String::new() } else { format!("{part:?}") }).collect();
+        let mut joined = String::new();
+        for (at, part) in parts.iter().enumerate() {
+            if at > 0 {
+                joined += if joined.is_empty() { "" } else { " + " };
+                joined += &name;
+            }
+            if !part.is_empty() {
+                joined += if joined.is_empty() { "" } else { " + " };
+                joined += part;
+            }
+        }
+        let mut diagnostic =
+            Diagnostic::warning("W0208", part(self, &sign), format!("`{sign}` in a text is not replaced"))
+                .label("stays as it is")
+                .help(format!("join texts and numbers with `+`: `{joined}`"));
+        if command {
+            diagnostic =
+                diagnostic.note("replaced when a command starts are `{inputs.NAME}`, `{outputs.NAME}` and `{seed}`");
+        }
+        self.literal.push((name, diagnostic));
     }
 
     fn out_of_range(&mut self, value: &Value, ty: &Type, place: &str) -> Option<Json> {

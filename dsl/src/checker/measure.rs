@@ -1,5 +1,6 @@
 //! Tables and claims: which numbers of which steps they are about.
 
+use super::claims::Number;
 use super::sound::Reported;
 use super::value::{FamilyRef, Value, ValueKind};
 use super::{Binding, Checker, Node};
@@ -147,6 +148,7 @@ impl Checker<'_> {
             return None;
         };
         let _ = operator;
+        let sides = [left.as_ref(), right];
         let (left, right) =
             (self.expression(left, scope, bindings, order), self.expression(right, scope, bindings, order));
         let (left, right) = (left?, right?);
@@ -163,7 +165,8 @@ impl Checker<'_> {
             );
             return None;
         }
-        Some(Comparison { left, relation, right, source: self.written(expr.span) })
+        let comparison = Comparison { left, relation, right, source: self.written(expr.span) };
+        self.sensible(&comparison, expr.span, sides, bindings).then_some(comparison)
     }
 
     /// An expression over measured numbers.
@@ -226,6 +229,7 @@ impl Checker<'_> {
             ExprKind::Postfix(..) => {
                 let measured = self.measured(expr, scope, bindings, true)?;
                 let cells = self.cells(&measured, bindings, order, expr.span, None)?;
+                self.numbers.insert(expr.span, Number::of(&measured));
                 Some(Expression::Measured { cells, pick: measured.pick, source: self.written(expr.span) })
             }
             _ => {

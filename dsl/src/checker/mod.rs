@@ -3,7 +3,9 @@
 //! A step inside `for` and `replicate` blocks is a family with one member for each combination of the axes' values.
 //! Families are declared first and their fields looked at afterwards, so the order of declarations does not matter.
 
+mod axes;
 mod choose;
+mod claims;
 mod declare;
 mod evaluate;
 mod fit;
@@ -24,7 +26,7 @@ use crate::suggest::{did_you_mean, nearest_or_all};
 use crate::syntax::{Definition, Expr, FieldSyntax, Item, StepSyntax};
 use crate::{Checked, Loader, Overrides};
 use rustc_hash::{FxHashMap, FxHashSet};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use value::{FamilyRef, Record, Value, ValueKind, merge_record, set};
 
@@ -129,6 +131,16 @@ struct Checker<'a> {
     used: FxHashSet<Span>,
     /// The numbers that tables, figures and claims show.
     reported: Vec<sound::Reported>,
+    /// The measured numbers of claims, by where they are written.
+    numbers: FxHashMap<Span, claims::Number>,
+    /// Texts that look as if something in them were replaced, with what is named there.
+    literal: Vec<(String, Diagnostic)>,
+    /// Axes that are compared with a text: the axis, the text, and where the text is.
+    compared: Vec<(String, String, Span)>,
+    /// The values of axes that are written out as lists, and where the list is.
+    listed: BTreeMap<String, (BTreeSet<String>, Span)>,
+    /// Axes some of whose values are computed.
+    unlisted: BTreeSet<String>,
 }
 
 /// Reads a program.
@@ -159,6 +171,11 @@ pub fn check(name: &str, text: &str, loader: &dyn Loader, catalog: &Catalog, ove
         origins: FxHashMap::default(),
         used: FxHashSet::default(),
         reported: Vec::new(),
+        numbers: FxHashMap::default(),
+        literal: Vec::new(),
+        compared: Vec::new(),
+        listed: BTreeMap::new(),
+        unlisted: BTreeSet::new(),
     };
     let items = checker.read(name, text, loader);
     checker.params(&items);
@@ -182,7 +199,11 @@ pub fn check(name: &str, text: &str, loader: &dyn Loader, catalog: &Catalog, ove
     let mut diagnostics = std::mem::take(&mut checker.diagnostics);
     // One mistake in a family's text is found once for each member.
     let mut seen = FxHashSet::default();
-    diagnostics.retain(|d| seen.insert((d.span, d.code, d.message.clone())));
+    diagnostics.retain(|d| {
+        // What is wrong with an expression is wrong whatever an axis' value makes of the message.
+        let message = if matches!(d.code, "E0114" | "E0118") { String::new() } else { d.message.clone() };
+        seen.insert((d.span, d.code, message))
+    });
     diagnostics.sort_by_key(|d| (d.span.source, d.span.start, d.span.end));
     diagnostics.iter_mut().for_each(|d| d.locate(&checker.sources));
     let wrong = diagnostics.iter().any(|d| d.severity == Severity::Error);
@@ -229,6 +250,15 @@ impl Checker<'_> {
                 .label("unknown name")
                 .help_if(help),
         );
+    }
+
+    /// A word that is no name where a value is compared; in quotes it would be a text, if that is what it is compared with.
+    fn unknown_word(&mut self, word: &str, span: Span, text: bool) {
+        let before = self.diagnostics.len();
+        self.unknown_name(word, span);
+        if let Some(diagnostic) = self.diagnostics.get_mut(before).filter(|_| text) {
+            diagnostic.help.push(format!("a text stands in quotes: `\"{word}\"`"));
+        }
     }
 
     fn kind_of(&self, family: usize) -> Option<&'_ Kind> {

@@ -7,10 +7,13 @@ use crate::diagnostic::Diagnostic;
 use crate::program::{Program, Step};
 use crate::source::Span;
 use serde_json::Value as Json;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The field by which a step says that it is judged on what was learned from, and why that is known.
 pub const ALLOWS_OVERLAP: &str = "allow_overlap";
+
+/// The output of a dataset that holds all of its other ones.
+const ALL: &str = "all";
 
 /// A part of a dataset: the step and its output.
 type Split = (usize, String);
@@ -26,10 +29,17 @@ impl Checker<'_> {
     /// Looks at a program without errors.
     pub(super) fn sound(&mut self, nodes: &[Node], program: &Program) {
         self.unused();
-        self.same_replicates(nodes, program);
+        self.idle_axes(nodes, program);
+        self.not_replaced();
+        self.off_the_axis();
         let judged: Vec<BTreeSet<Split>> = program.steps.iter().map(|step| self.judged_on(step, program)).collect();
         self.leaks(program, &judged);
         self.choices_on_test(program, &judged);
+    }
+
+    /// Texts with `{name}` or `~` in them, which nothing replaces: found while fields were looked at.
+    fn not_replaced(&mut self) {
+        std::mem::take(&mut self.literal).into_iter().for_each(|(_, found)| self.report(found));
     }
 
     /// Params that nothing uses. Those of imported files may serve other experiments.
@@ -43,52 +53,6 @@ impl Checker<'_> {
                     .label("changes nothing")
                     .note(format!("`-p {name}=…` would be a run that looks different and is not")),
             );
-        }
-    }
-
-    /// Families whose replicates are all the same, since nothing in them is random.
-    fn same_replicates(&mut self, nodes: &[Node], program: &Program) {
-        let mut blocks = Vec::new();
-        replicated(nodes, None, &mut blocks);
-        if blocks.is_empty() {
-            return;
-        }
-        // The first step that is the same as each, whatever is called what.
-        let mut same: Vec<usize> = Vec::with_capacity(program.steps.len());
-        let mut known: HashMap<String, usize> = HashMap::new();
-        for step in &program.steps {
-            let mut params = Json::Object(step.params.clone());
-            follow(&mut params, &same);
-            let choice = step.choice.as_ref().map(|choice| format!("{choice:?}")).unwrap_or_default();
-            let text = format!("{} {choice} {params}", step.kind);
-            same.push(*known.entry(text).or_insert(step.id));
-        }
-        let mut members: BTreeMap<&str, Vec<&Step>> = BTreeMap::new();
-        for step in program.steps.iter().filter(|step| !step.implied) {
-            members.entry(&step.name).or_default().push(step);
-        }
-        for (family, axis, at) in blocks {
-            let name = self.family_name(family);
-            let Some(steps) = members.get(name.as_str()) else { continue };
-            // Members that differ in nothing but the replicate.
-            let mut groups: BTreeMap<Vec<&str>, BTreeSet<usize>> = BTreeMap::new();
-            let mut count: BTreeMap<Vec<&str>, usize> = BTreeMap::new();
-            for step in steps {
-                let place: Vec<&str> =
-                    step.axes.iter().filter(|other| other.name != axis).map(|other| other.value.as_str()).collect();
-                *count.entry(place.clone()).or_default() += 1;
-                groups.entry(place).or_default().insert(same[step.id]);
-            }
-            let several = count.values().all(|count| *count > 1);
-            if several && groups.values().all(|group| group.len() == 1) {
-                let span = self.families[family].syntax.name.span;
-                self.report(
-                    Diagnostic::warning("W0202", span, format!("the replicates of `{name}` are all the same"))
-                        .label("nothing in it is random, nor in what it takes")
-                        .related(at, format!("replicated along `{axis}` here"))
-                        .help("put it outside the block: it is computed once anyway, and counts as one measurement"),
-                );
-            }
         }
     }
 
@@ -152,8 +116,14 @@ impl Checker<'_> {
                 }
             }
             let allowed = step.params.get(ALLOWS_OVERLAP) == Some(&Json::Bool(true));
-            let shared = judged[step.id].iter().find_map(|split| Some((split, from.get(split)?)));
-            if let (Some((_, (who, field))), false) = (shared, allowed) {
+            // `all` of a dataset holds its other parts.
+            let shares = |split: &Split| {
+                let parts = || from.iter().find(|((of, part), _)| *of == split.0 && (part == ALL || split.1 == ALL));
+                let same = from.get(split).map(|who| (split.1.clone(), who));
+                same.or_else(|| parts().map(|((_, part), who)| (part.clone(), who)))
+            };
+            let shared = judged[step.id].iter().find_map(|split| Some((split, shares(split)?)));
+            if let (Some((split, (part, (who, field)))), false) = (shared, allowed) {
                 let at = test.and_then(|test| step.field_spans.get(test)).copied().unwrap_or(step.span);
                 let name = self.written(at);
                 let (verb, place) = if *who == step.id {
@@ -165,6 +135,12 @@ impl Checker<'_> {
                 let mut diagnostic =
                     Diagnostic::error("E0126", at, format!("`{}` is judged on `{name}`, from which {verb}", step.name))
                         .label("judged on this");
+                if part != split.1 {
+                    let dataset = &program.steps[split.0].name;
+                    let (whole, other) = if part == ALL { (&part, &split.1) } else { (&split.1, &part) };
+                    let note = format!("`{dataset}.{whole}` is all of `{dataset}`, and `.{other}` is a part of it");
+                    diagnostic = diagnostic.note(note);
+                }
                 if let Some(place) = place.filter(|place| *place != at) {
                     diagnostic = diagnostic.related(place, "learned from here");
                 }
@@ -232,6 +208,15 @@ impl Checker<'_> {
                 let split = on(id).into_iter().find(|split| looked.contains(split))?;
                 shown.on_test.then_some((shown.span, split))
             });
+            // Shown in no table and no claim, and yet measured to be looked at.
+            let judging = program.steps.iter().filter(|later| rests.contains(&later.id) && later.choice.is_none());
+            let measured = judging.filter_map(|later| {
+                let split = judged[later.id].iter().find(|split| looked.contains(split))?.clone();
+                let test = self.catalog.kind(&later.kind).and_then(|kind| kind.judged_on());
+                let at = test.and_then(|test| later.field_spans.get(test)).copied().unwrap_or(later.span);
+                Some((at, split))
+            });
+            let shown = shown.or_else(|| measured.into_iter().next());
             let test = looked.iter().find(|(_, output)| output == "test").cloned();
             let message = |name: &str| format!("a choice by test data: `{}` is measured on `{name}`", choice.by);
             let help = "choose by a split that nothing is judged on, such as the `holdout` of a `holdout` step";
@@ -255,7 +240,7 @@ impl Checker<'_> {
 }
 
 /// The references in a value: step and output.
-fn references(value: &Json) -> Vec<(usize, String)> {
+pub(super) fn references(value: &Json) -> Vec<(usize, String)> {
     fn walk(value: &Json, into: &mut Vec<(usize, String)>) {
         match value {
             Json::Object(map) => match map.get("$ref") {
@@ -317,34 +302,4 @@ fn observed<'a>(fields: &[crate::catalog::Field], step: &'a Step) -> Vec<&'a Jso
         }
     }
     found
-}
-
-/// Puts the first of equal steps in the place of each.
-fn follow(value: &mut Json, same: &[usize]) {
-    match value {
-        Json::Object(map) => {
-            if let Some(step) = map.get_mut("$ref").and_then(|reference| reference.get_mut("step"))
-                && let Some(&first) = step.as_u64().and_then(|id| same.get(id as usize))
-            {
-                *step = first.into();
-                return;
-            }
-            map.values_mut().for_each(|inner| follow(inner, same));
-        }
-        Json::Array(items) => items.iter_mut().for_each(|inner| follow(inner, same)),
-        _ => {}
-    }
-}
-
-/// The families inside `replicate` blocks, each with its innermost such axis and where that is.
-fn replicated(nodes: &[Node], axis: Option<(&str, Span)>, into: &mut Vec<(usize, String, Span)>) {
-    for node in nodes {
-        match node {
-            Node::Family(family) => into.extend(axis.map(|(axis, at)| (*family, axis.to_owned(), at))),
-            Node::Block { replicate, axis: own, nodes, .. } => {
-                replicated(nodes, if *replicate { Some((&own.text, own.span)) } else { axis }, into);
-            }
-            Node::Claim(..) | Node::Table(..) | Node::Figure(..) => {}
-        }
-    }
 }

@@ -46,7 +46,7 @@ fn metric(name: &str, series: bool, floor: Option<&str>) -> Metric {
         on_test: !series,
         floor: floor.map(str::to_owned),
         floor_label: floor.map(|_| "majority class".into()),
-        percent: true,
+        percent: name != "loss",
     }
 }
 
@@ -78,7 +78,7 @@ pub fn catalog() -> Catalog {
     let folder = Kind {
         name: "image_folder".into(),
         fields: vec![required("path", Type::Path)],
-        outputs: vec![output("train", "images"), output("test", "images")],
+        outputs: vec![output("train", "images"), output("test", "images"), output("all", "images")],
         ..Kind::default()
     };
     let encoder = Kind {

@@ -54,7 +54,7 @@ fn its_own_numbers_choose_too() {
         assert_eq!(best.choice.as_ref().unwrap().pick, pick);
     }
     // Of what a program reports nobody knows whether more is better, but for the sign.
-    let tool = "for k in [1, 2] { command tool { run = [\"x\"], metrics = [\"error\"], outputs = { e = { kind = encoder } } } }
+    let tool = "for k in [1, 2] { command tool { run = [\"x\" + k], metrics = [\"error\"], outputs = { e = { kind = encoder } } } }
         scenes world {}\n";
     for (sign, up) in [("", true), ("-", false)] {
         let text = format!(
@@ -191,7 +191,7 @@ fn choosing_by_test_data_is_a_warning() {
     assert_eq!(warnings(&program("world.test", "world.holdout")), ["W0204"]);
     // Through a step that takes the chosen one.
     let later = "knn f { encoder = best(moco, by = val.top1), train = world.train, test = world.holdout }\n";
-    assert_eq!(warnings(&with(later)), [""; 0], "shown nowhere");
+    assert_eq!(warnings(&with(later)), ["W0204"], "in no table and no claim, and measured all the same");
     assert_eq!(warnings(&with(&format!("{later}claim \"c\" {{ f.top1 > 3 }}"))), ["W0204"]);
 }
 
@@ -212,7 +212,7 @@ fn what_nothing_uses_or_nothing_changes_is_a_warning() {
     // Random only through what it takes.
     let fixed = "scenes w {}\nreplicate seed in [1, 2] { encoder e { source = random, seed = 3 }
         knn nn { encoder = e, train = w.train, test = w.test } }";
-    assert_eq!(warnings(fixed), ["W0202", "W0202"]);
+    assert_eq!(warnings(fixed), ["W0202"], "said of the encoder, and not again of what takes it");
 }
 
 #[test]
@@ -249,4 +249,45 @@ fn a_copy_of_a_family_is_a_family() {
     assert_eq!(step(&program, "last").params.get("seed"), None, "outside every `replicate`");
     assert_eq!(program.steps.iter().filter(|step| step.name == "long").count(), 4);
     assert_eq!(codes("scenes w {}\nfor k in [1] { pretrain m { data = w } }\npretrain n from m[k = 2] {}"), ["E0113"]);
+}
+
+#[test]
+fn what_is_meant_is_not_warned_of() {
+    let fine = |body: &str| warnings(&format!("scenes w {{}}\nencoder px {{ source = pixels, seed = 0 }}\n{body}"));
+    // A step that does not depend on the axis stands beside others that do.
+    let beside = "for lr in [0.1, 1.0] { pretrain p { data = w, optimizer = sgd { lr = lr } }
+        encoder e { source = random } }";
+    assert_eq!(fine(beside), [""; 0]);
+    // An outer replicate that draws the data, an inner one that trains.
+    let draws = "replicate draw in [1, 2] { scenes v { train = 10 * draw }\n replicate seed in [1, 2] {
+        pretrain p { data = v }\n encoder e { source = random } } }";
+    assert_eq!(fine(draws), ["W0206"], "`train` is no draw");
+    let seeds =
+        "for method in [\"a\", \"b\"] { pretrain p { data = w, schedule = if method == \"a\" then step else cosine,
+        seed = if method == \"a\" then 1 else 2 } }";
+    assert_eq!(fine(seeds), [""; 0], "not in their seed alone");
+    // The strongest of the others is the fair one to beat.
+    let fair = "for k in [1, 5] { knn nn { encoder = px, train = w.train, test = w.test, k = k } }
+        knn ours { encoder = px, train = w.train, test = w.test, k = 3 }
+        claim \"c\" { ours.top1 > max(nn[1].top1, nn[5].top1) and ours.top1 - nn[1].top1 > 0.5 }";
+    assert_eq!(fine(fair), [""; 0]);
+    // A choice between words that names stand for.
+    assert_eq!(fine("let s = step\nlet t = step\npretrain p { data = w, epochs = if s == t then 1 else 2 }"), [""; 0]);
+    assert_eq!(fine("let l = [1, 2]\nscenes v { train = if l == [1, 2] and l != [2] then 1 else 2 }"), [""; 0]);
+    assert_eq!(fine("param only = none\nscenes v { train = if only == none then 1 else 2 }"), [""; 0]);
+}
+
+#[test]
+fn lines_may_end_with_carriage_returns_alone() {
+    let checked = check_with("scenes w {}\r# c\rpretrain m { data = nothing }\r", &[], &[]);
+    assert_eq!(checked.diagnostics.iter().map(|found| found.code).collect::<Vec<_>>(), ["E0103"]);
+}
+
+#[test]
+fn numbers_join_texts() {
+    let text = "for n in [10, 0.5] { command c { run = [\"t\", \"--n=\" + n, n + \" of it\"] } }";
+    let checked = check_with(text, &[], &[]);
+    let program = checked.program.unwrap();
+    assert_eq!(program.steps[0].params["run"], json!(["t", "--n=10", "10 of it"]));
+    assert_eq!(program.steps[1].params["run"], json!(["t", "--n=0.5", "0.5 of it"]));
 }

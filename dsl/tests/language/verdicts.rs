@@ -14,12 +14,16 @@ fn decide(condition: &str, a: &[f64], b: &[Option<f64>]) -> Verdict {
         seeds(a.len()),
         seeds(b.len())
     ));
-    evaluate_claim(&program.claims[0], &|step, metric, pick| {
-        assert_eq!((metric, pick), ("loss", Pick::Last));
-        let step = &program.steps[step];
-        let seed: usize = step.axes[0].value.parse().unwrap();
-        if step.name == "a" { Some(a[seed - 1]) } else { b[seed - 1] }
-    })
+    evaluate_claim(
+        &program.claims[0],
+        &|step, metric, pick| {
+            assert_eq!((metric, pick), ("loss", Pick::Last));
+            let step = &program.steps[step];
+            let seed: usize = step.axes[0].value.parse().unwrap();
+            if step.name == "a" { Some(a[seed - 1]) } else { b[seed - 1] }
+        },
+        &|_| None,
+    )
 }
 
 fn some(values: &[f64]) -> Vec<Option<f64>> {
@@ -62,6 +66,42 @@ fn a_single_pair_never_holds() {
     assert_eq!((won.outcome, won.single, won.difference), (Outcome::Undecided, true, None));
     let lost = decide("a.loss.last < b.loss.last", &[2.0], &some(&[1.0]));
     assert_eq!((lost.outcome, lost.single), (Outcome::Fails, true));
+}
+
+/// Decides a claim about 2 x 2 replicates, whose trainings `training` names by place on the outer and the inner axis.
+fn nested(training: impl Fn(&str, &str) -> String) -> Verdict {
+    let text = "scenes world {}
+        replicate a in [1, 2] { replicate b in [1, 2] {
+            pretrain r { data = world }
+            knn nn { encoder = r, train = world.holdout, test = world.test }
+        } }
+        encoder px { source = pixels, seed = 0 }
+        knn floor { encoder = px, train = world.holdout, test = world.test }
+        claim \"c\" { nn.top1 > floor.top1 + 10 }";
+    let program = crate::catalog::check_with(text, &[], &[]).program.unwrap();
+    let place = |step: usize, axis: usize| program.steps[step].axes.get(axis).map_or("", |axis| axis.value.as_str());
+    let value = |step: usize, _: &str, _: Pick| {
+        // The inner axis alone makes a difference of 2, the outer one of 4.
+        let number = |axis: usize| place(step, axis).parse::<f64>().unwrap_or(0.0);
+        Some(if program.steps[step].name == "nn" { 40.0 + 4.0 * number(0) + 2.0 * number(1) } else { 25.0 })
+    };
+    evaluate_claim(&program.claims[0], &value, &|step| Some(training(place(step, 0), place(step, 1))))
+}
+
+#[test]
+fn evaluations_of_one_training_are_no_replicates() {
+    // Every place has a training of its own: the outermost axis is independent, what lies inside is averaged.
+    let all = nested(|a, b| format!("{a} {b}"));
+    assert_eq!(all.difference.unwrap().n, 2);
+    assert!(all.detail.starts_with("2 as, difference 14 "), "{}", all.detail);
+    // The outer axis trains nothing anew.
+    let inner = nested(|_, b| b.to_owned());
+    assert_eq!((inner.difference.unwrap().n, inner.pairs.clone()), (2, vec![13.0, 15.0]));
+    assert!(inner.detail.starts_with("2 bs, ") && inner.detail.ends_with(", evaluations along a averaged first"));
+    // One training, evaluated again and again.
+    let one = nested(|_, _| "one".to_owned());
+    assert_eq!((one.outcome, one.single, one.pairs), (Outcome::Undecided, true, vec![14.0]));
+    assert_eq!(one.detail, "difference 14, one training evaluated 4 times: satisfied, but one training proves nothing");
 }
 
 #[test]
