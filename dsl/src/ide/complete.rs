@@ -143,6 +143,14 @@ fn items(context: &Context, start: usize, names: &Names, source: usize, catalog:
             _ => out.push(completion(&declared.name, CompletionKind::Value, declared.value.clone())),
         }
     }
+    // They speak of axes from outside the blocks.
+    if context.frames.iter().any(|frame| matches!(frame, Frame::Other("table" | "figure" | "claim"))) {
+        for axis in names.axes() {
+            if out.iter().all(|item| item.label != axis.name) {
+                out.push(completion(&axis.name, CompletionKind::Value, axis.value.clone()));
+            }
+        }
+    }
     out
 }
 

@@ -239,7 +239,7 @@ fn hover(
             return found(format!("`{word}`, one of {}", words.join(", ")));
         }
     }
-    let declared = names.resolve(word, source, start)?;
+    let declared = names.meant(word, source, start)?;
     found(match &declared.kind {
         DeclarationKind::Step { kind, base } => {
             let from = base.as_ref().map(|base| format!(" from {base}")).unwrap_or_default();

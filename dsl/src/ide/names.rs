@@ -115,6 +115,21 @@ impl Names {
         named.filter(fits).min_by_key(|d| d.scope.map_or(usize::MAX, |scope| scope.end - scope.start))
     }
 
+    /// What a name stands for at a place, or the one axis of that name: tables, figures and claims speak of axes from
+    /// outside their blocks.
+    pub fn meant(&self, name: &str, source: usize, offset: usize) -> Option<&Declaration> {
+        self.resolve(name, source, offset).or_else(|| {
+            let named = self.known.get(name).into_iter().flatten().map(|&at| &self.declarations[at]);
+            let mut axes = named.filter(|declared| matches!(declared.kind, DeclarationKind::Axis { .. }));
+            axes.next().filter(|_| axes.next().is_none())
+        })
+    }
+
+    /// The axes of all blocks.
+    pub(super) fn axes(&self) -> impl Iterator<Item = &Declaration> {
+        self.declarations.iter().filter(|declared| matches!(declared.kind, DeclarationKind::Axis { .. }))
+    }
+
     /// Names that can be used at a place.
     pub fn visible(&self, source: usize, offset: usize) -> Vec<&Declaration> {
         let named = |declared: &&Declaration| {
@@ -136,7 +151,7 @@ impl Names {
             let first = lexemes.partition_point(|lexeme| lexeme.span.end < offset);
             let near = (first..lexemes.len()).take_while(|&at| lexemes[at].span.start <= offset);
             let (name, at) = near.filter_map(|at| Some((used(lexemes, at, &self.heads)?, at))).next()?;
-            self.resolve(name, 0, lexemes[at].span.start)
+            self.meant(name, 0, lexemes[at].span.start)
         })
     }
 
@@ -144,7 +159,7 @@ impl Names {
     pub fn places(&self, page: &Page, declared: &Declaration) -> Vec<Span> {
         let name = declared.name.as_str();
         let same =
-            |span: &Span| self.resolve(name, span.source, span.start).is_some_and(|found| found.span == declared.span);
+            |span: &Span| self.meant(name, span.source, span.start).is_some_and(|found| found.span == declared.span);
         let lexemes = page.lexemes();
         let named = |at: &usize| matches!(&lexemes[*at].token, Token::Name(other) if other == name);
         let here = (0..lexemes.len()).filter(named).filter(|&at| used(lexemes, at, &self.heads).is_some());

@@ -55,6 +55,15 @@ fn uses_lead_to_their_declaration_and_back() {
     let axis = names.at(&page, text.rfind("size").unwrap()).unwrap();
     assert_eq!(axis.kind, DeclarationKind::Axis { replicate: false });
     assert_eq!(names.places(&page, axis).len(), 2);
+    // Tables, figures and claims name it from outside the block.
+    let text = "for size in [1] { scenes w { classes = size } }\ntable t { rows = size, columns = [w[size = 1].n] }\n";
+    let (names, page) = (self::names(text), Page::new(text));
+    let axis = names.at(&page, text.rfind("size").unwrap()).unwrap();
+    assert_eq!((&axis.kind, names.places(&page, axis).len()), (&DeclarationKind::Axis { replicate: false }, 4));
+    // Of two axes of that name none is meant more than the other.
+    let twice = format!("{text}for size in [2] {{ scenes v {{ classes = size }} }}\n");
+    let (names, page) = (self::names(&twice), Page::new(&*twice));
+    assert_eq!(names.at(&page, text.rfind("size").unwrap()), None);
     // Steps are used as bases, as inputs, in tables and in claims; fields and tags of the same name are no use.
     let study = self::names(STUDY);
     let moco = study.declarations(0).find(|declared| declared.name == "moco").unwrap();
@@ -102,6 +111,7 @@ fn completion_fits_the_place() {
     assert!(labels("scenes world {}\nknn nn { train = world.|").contains(&"holdout".to_owned()));
     assert!(labels("knn nn {}\nclaim \"c\" { nn.|").contains(&"top1".to_owned()));
     assert_eq!(labels("scenes world { # tr|"), Vec::<String>::new());
+    assert!(labels("for a in [1] { knn nn {} }\ntable t { rows = |").contains(&"a".to_owned()));
     assert_eq!(labels("table t { |"), ["rows", "columns", "against"]);
 }
 
