@@ -3,9 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::segment::{Deeplab, HeldOut, Profile, SegmentAugment, SegmentHead, Select, Zoom};
+use super::segment::{Deeplab, Profile, SegmentAugment, SegmentHead, Select, Zoom};
 use crate::kind::{MetricInfo, OutputInfo, Problem, StepKind};
 use crate::optimise::{Adam, Finetuner, Poly, Schedule};
+use crate::select::PartOfTrain;
 use crate::value::{DepthInput, EncoderInput, int};
 
 /// Finetunes all layers to predict depth and reports the root mean square error over test's valid pixels. The defaults are
@@ -80,7 +81,7 @@ const fn error(name: &'static str, doc: &'static str) -> MetricInfo {
 
 impl StepKind for Depth {
     const KIND: &'static str = "depth";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const RANDOM: bool = true;
     const SHARED: bool = true;
     const OUTPUTS: &'static [OutputInfo] = &[OutputInfo {
@@ -92,9 +93,9 @@ impl StepKind for Depth {
         error("rmse", "Root of the mean squared error over all valid pixels of test, metres; less is better.")
             .above("floor_rmse", "mean depth of train everywhere"),
         error("log_rmse", "The same of natural logarithms, predictions at least 1e-9.")
-            .above("floor_log_rmse", "mean depth of train everywhere"),
+            .above("floor_log_rmse", "geometric mean of train's depths everywhere"),
         error("floor_rmse", "`rmse` of predicting the mean depth of train's valid pixels at every pixel."),
-        error("floor_log_rmse", "`log_rmse` of the same prediction."),
+        error("floor_log_rmse", "`log_rmse` of predicting their geometric mean at every pixel."),
         MetricInfo::number("train_mean", "Mean depth of train's valid pixels, metres."),
         MetricInfo::number("valid", "Share of test's pixels whose depth is known, 0..1."),
         MetricInfo::number("epoch", "The epoch that these numbers are of, from 1."),
@@ -109,7 +110,7 @@ impl StepKind for Depth {
     fn settle(&mut self) {
         self.select.get_or_insert(match self.profile {
             Profile::Official => Select::BestOnTest(Default::default()),
-            Profile::Fixed => Select::Holdout(HeldOut::default()),
+            Profile::Fixed => Select::Holdout(PartOfTrain::default()),
         });
     }
 
@@ -142,7 +143,7 @@ mod tests {
         assert_eq!(params["augment"], json!({ "flip": 0.5, "scales": [1.0, 1.2, 1.5] }));
         assert_eq!(params["schedule"], json!({ "poly": { "power": 0.9 } }));
         assert_eq!(params["optimizer"]["adam"]["lr"], json!(1e-4));
-        assert_eq!(params["select"], json!({ "holdout": { "share": 0.1 } }));
+        assert_eq!(params["select"], json!({ "holdout": { "share": 0.1, "split_seed": 0 } }));
         let official = resolved(json!({ "profile": "official" })).unwrap();
         assert_eq!(official["select"], json!({ "best_on_test": {} }));
         assert_eq!(resolved(params.clone()), Ok(params));

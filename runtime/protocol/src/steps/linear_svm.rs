@@ -35,7 +35,8 @@ pub enum SvmProfile {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LowShot {
-    /// Numbers of positives k of each class; with them go (classes − 1)·k negatives.
+    /// Numbers of positives k of each class; with them go (classes − 1)·k negatives. Pictures that are difficult for the
+    /// class are neither.
     pub shots: Vec<u64>,
     /// Independent samples of each.
     #[schemars(range(min = 1, max = 1000))]
@@ -96,7 +97,7 @@ fn cost() -> f64 {
 
 impl StepKind for LinearSvm {
     const KIND: &'static str = "linear_svm";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const RANDOM: bool = false;
     const OUTPUTS: &'static [OutputInfo] = &[
         OutputInfo {
@@ -120,13 +121,26 @@ impl StepKind for LinearSvm {
             "map_without_difficult",
             "The same with pictures that are difficult for a class left out of its test.",
         ),
-        MetricInfo::share("chance_map", "Mean share of positives in test: what a random order reaches."),
+        MetricInfo::share(
+            "chance_map",
+            "`map` of a random order of test, the mean over many: more than `positives`, since the envelope only raises it.",
+        ),
+        MetricInfo::share("positives", "Share of positives in test, the mean over classes."),
         MetricInfo::number("classes_counted", "Classes in the means: those with a positive in train and in test."),
         MetricInfo {
             on_test: true,
             higher_is_better: true,
             percent: true,
             ..MetricInfo::curve("map_by_shots", "Mean over samples of `map` for each number of positives.")
+        },
+        MetricInfo {
+            on_test: true,
+            higher_is_better: true,
+            percent: true,
+            ..MetricInfo::curve(
+                "map_by_shots_without_difficult",
+                "The same of `map_without_difficult`, which published low-shot numbers are.",
+            )
         },
         MetricInfo {
             percent: true,
@@ -145,6 +159,10 @@ impl StepKind for LinearSvm {
         if let Some(low) = &self.low_shot {
             if low.shots.is_empty() || low.shots.contains(&0) {
                 problems.push(Problem::new("low_shot.shots", "needs numbers of positives from 1 on"));
+            }
+            if self.profile == SvmProfile::Official && self.costs.is_empty() {
+                problems
+                    .push(Problem::new("profile", "`official` chooses among `costs`, and there are none: write them"));
             }
         } else if self.profile == SvmProfile::Official && !self.costs.is_empty() {
             problems.push(Problem::new(

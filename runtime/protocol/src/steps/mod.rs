@@ -55,7 +55,7 @@ pub use retrieve::{KmeansRegions, Regions, Retrieve, SaliencyRegions};
 pub use scenes::{Domain, Scenes};
 pub use score_video::{ReadMasks, ScoreVideo};
 pub use segment::{
-    Deeplab, Fcn, HeldOut, Preset, Profile, ScaledCrop, Segment, SegmentAugment, SegmentHead, Select, Warp, Zoom,
+    Deeplab, Fcn, Preset, Profile, ScaledCrop, Segment, SegmentAugment, SegmentHead, Select, Warp, Zoom,
 };
 pub use segmentation_pairs::SegmentationPairs;
 pub use subset::{Draw, Subset};

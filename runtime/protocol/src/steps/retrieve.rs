@@ -96,7 +96,7 @@ pub struct Retrieve {
 
 impl StepKind for Retrieve {
     const KIND: &'static str = "retrieve";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const RANDOM: bool = true;
     const OUTPUTS: &'static [OutputInfo] = &[
         OutputInfo {
@@ -112,12 +112,19 @@ impl StepKind for Retrieve {
     ];
     const METRICS: &'static [MetricInfo] = &[
         MetricInfo::share("miou", "Mean over classes of intersection over union on test, at `size`².")
-            .above("floor_miou", "most frequent class of train everywhere"),
+            .above("floor_miou", "most frequent class of train for every segment"),
         MetricInfo::share("full_miou", "The same at the masks' own resolution."),
         MetricInfo::share("subset_miou", "Mean over the classes of `subset` alone, all other objects void.")
-            .above("subset_floor_miou", "background everywhere"),
-        MetricInfo::share("subset_floor_miou", "`subset_miou` of predicting background at every pixel."),
-        MetricInfo::share("floor_miou", "mIoU of predicting the most frequent class of train at every pixel."),
+            .above("subset_floor_miou", "most frequent of them in train for every segment"),
+        MetricInfo::share(
+            "subset_floor_miou",
+            "`subset_miou` of naming every segment after the class of `subset` that has most pixels of train.",
+        ),
+        MetricInfo::share(
+            "floor_miou",
+            "mIoU of naming every segment after the class that has most pixels of train, of those a segment can have; \
+             outside all segments is background.",
+        ),
         MetricInfo::share("background_miou", "mIoU of predicting class 0 at every pixel."),
         MetricInfo::share("pixel_accuracy", "Share of test pixels named right, at `size`²."),
         MetricInfo::number("bank", "Segments of train that have a name."),

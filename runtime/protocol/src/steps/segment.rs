@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::kind::{MetricInfo, OutputInfo, Problem, StepKind};
 use crate::optimise::{Adam, Finetuner, Poly, Schedule, Sgd, Steps};
+use crate::select::{BestOnTest, PartOfTrain};
 use crate::value::{EncoderInput, MaskedInput, Span, int};
 
 /// Published quirks or their repair.
@@ -198,8 +199,9 @@ pub enum Preset {
 pub enum Select {
     /// The last one.
     Last(LastEpoch),
-    /// The one with the best score on a part of train that is held out for it, the first of several.
-    Holdout(HeldOut),
+    /// The one with the best score on a part of train that is held out for it, the first of several. The part is drawn from
+    /// all pictures, whatever classes they have, and is at least one.
+    Holdout(PartOfTrain),
     /// The one with the best score on test, the first of several: as published, and better than the method is.
     BestOnTest(BestOnTest),
 }
@@ -208,26 +210,6 @@ pub enum Select {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LastEpoch {}
-
-/// Nothing to set.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct BestOnTest {}
-
-/// A part of train, drawn by the step's seed.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct HeldOut {
-    /// Its share of the pictures; at least one is held out.
-    #[schemars(range(min = 0.001, max = 0.9))]
-    pub share: f64,
-}
-
-impl Default for HeldOut {
-    fn default() -> Self {
-        Self { share: 0.1 }
-    }
-}
 
 /// Finetunes all layers for semantic segmentation and reports mIoU at the masks' own resolution.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -356,7 +338,7 @@ impl From<Fields> for Segment {
         });
         let select = fields.select.unwrap_or(match profile {
             Profile::Official => Select::BestOnTest(BestOnTest {}),
-            Profile::Fixed => Select::Holdout(HeldOut::default()),
+            Profile::Fixed => Select::Holdout(PartOfTrain::default()),
         });
         Self {
             encoder,
@@ -390,7 +372,7 @@ impl JsonSchema for Segment {
 
 impl StepKind for Segment {
     const KIND: &'static str = "segment";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     const RANDOM: bool = true;
     const SHARED: bool = true;
     const OUTPUTS: &'static [OutputInfo] = &[
@@ -470,7 +452,7 @@ mod tests {
         let voc = resolved(json!({}));
         assert_eq!((&voc["size"], &voc["epochs"], &voc["batch"]), (&json!(512), &json!(45), &json!(16)));
         assert_eq!(voc["schedule"], json!({ "steps": { "at": [31, 41], "factor": 0.1 } }));
-        assert_eq!(voc["select"], json!({ "holdout": { "share": 0.1 } }));
+        assert_eq!(voc["select"], json!({ "holdout": { "share": 0.1, "split_seed": 0 } }));
         let city = resolved(json!({ "preset": "cityscapes", "profile": "official", "epochs": 3 }));
         assert_eq!((&city["size"], &city["epochs"], &city["batch"]), (&json!(768), &json!(3), &json!(8)));
         assert_eq!(city["head"]["fcn"]["dilation"], 1);

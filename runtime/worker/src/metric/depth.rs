@@ -88,6 +88,11 @@ impl Totals {
         (self.valid > 0).then(|| self.sum / self.valid as f64)
     }
 
+    /// Exponential of the mean logarithm of depths; none without a valid pixel.
+    pub fn geometric_mean(&self) -> Option<f64> {
+        (self.valid > 0).then(|| (self.logs / self.valid as f64).exp())
+    }
+
     /// `rmse` and `log_rmse` of predicting `depth` (above 0) at every pixel.
     pub fn constant(&self, depth: f64) -> (f64, f64) {
         let root = |value: f64, sum: f64, squares: f64| {
@@ -131,6 +136,11 @@ mod tests {
         close(mean, "mean");
         close(totals.constant(mean).0, "mean_rmse");
         close(totals.constant(mean).1, "mean_log_rmse");
+        // No constant has a smaller log error.
+        let middle = totals.geometric_mean().unwrap();
+        for other in [0.9 * middle, 1.1 * middle, mean] {
+            assert!(totals.constant(middle).1 < totals.constant(other).1);
+        }
     }
 
     #[test]

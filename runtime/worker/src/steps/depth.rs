@@ -136,7 +136,9 @@ pub fn run(context: &Context) -> Result<Outcome> {
     let encoder = Encoder::load(context.input_file(params.encoder.digest())?, context.device)?;
     let network = encoder.need_network("depth")?;
     let task = splits(context, &params, select, Input::of(network, context.device), &train, &test)?;
-    let learned = task.train.totals().mean().ok_or("no pixel of what is learned from has a known depth")?;
+    let known = task.train.totals();
+    let unknown = "no pixel of what is learned from has a known depth";
+    let (learned, middle) = (known.mean().ok_or(unknown)?, known.geometric_mean().ok_or(unknown)?);
     let truth = task.test.totals();
     let start = Instant::now();
     let (architecture, head) = (network.architecture, params.head.clone());
@@ -154,15 +156,17 @@ pub fn run(context: &Context) -> Result<Outcome> {
     let Some(done) = finetune(context, &task, network, settings)? else { return Ok(Outcome::default()) };
     let seconds = start.elapsed().as_secs_f64();
 
-    let (errors, floor) = (&done.chosen.score, truth.constant(learned));
+    // Each error has the constant that is best for it: the mean, and the mean of logarithms.
+    let errors = &done.chosen.score;
+    let (floor_rmse, floor_log_rmse) = (truth.constant(learned).0, truth.constant(middle).1);
     let gallery = report::gallery(&task.test, &done.shown, &done.chosen)?;
     Ok(Outcome {
         outputs: BTreeMap::from([("maps".into(), context.write_gallery("maps", &gallery)?)]),
         metrics: BTreeMap::from([
             ("rmse".into(), errors.rmse()),
             ("log_rmse".into(), errors.log_rmse()),
-            ("floor_rmse".into(), floor.0),
-            ("floor_log_rmse".into(), floor.1),
+            ("floor_rmse".into(), floor_rmse),
+            ("floor_log_rmse".into(), floor_log_rmse),
             ("train_mean".into(), learned),
             ("valid".into(), errors.valid as f64 / errors.pixels.max(1) as f64),
             ("epoch".into(), done.chosen.epoch as f64),
@@ -184,8 +188,7 @@ fn splits<'a>(
     train: &Images,
     test: &Images,
 ) -> Result<Task<'a>> {
-    let held = finetune::held_out(&select, train.len());
-    let (learned, out) = finetune::split(Params::KIND, train.len(), held, params.batch, params.seed)?;
+    let (learned, out) = finetune::split(context, train, &select, params.batch)?;
     let all = Views::check(context, train, "train", params.profile)?;
     let test = Views::check(context, test, "test", params.profile)?;
     if out.is_empty() {
@@ -194,7 +197,7 @@ fn splits<'a>(
     let held = all.only(out);
     if held.totals() == Totals::default() {
         return Err(
-            "no pixel of what is held out has a known depth, so no epoch can be chosen by it; use another `seed` \
+            "no pixel of what is held out has a known depth, so no epoch can be chosen by it; use another `select.holdout.split_seed` \
                     or a larger `select.holdout.share`"
                 .into(),
         );

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use harness_datasets::hold_out;
 use harness_protocol::Series;
 use harness_protocol::optimise;
 use harness_protocol::optimise::Schedule;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Reduction, Tensor};
 
 use crate::context::Context;
+use crate::data::Images;
 use crate::error::{Error, Result};
 use crate::group::{Gradients, Group};
 use crate::model::segmenter::Layout;
@@ -131,35 +133,41 @@ pub struct Finished<S> {
     pub seen: u64,
 }
 
-/// How many of `count` pictures are held out.
-pub fn held_out(select: &Select, count: usize) -> usize {
-    match select {
-        Select::Holdout(held) => ((count as f64 * held.share) as usize).max(1),
-        _ => 0,
-    }
-}
-
-/// Numbers of the pictures that are learned from and of those that are held out, `held` of `count` drawn by the seed of a
-/// step of this kind, each in ascending order.
+/// Numbers of the pictures that are learned from and of those that are held out, each in ascending order. Exact copies of a
+/// picture are on one side, and the draw does not follow the step's seed: replicates are judged by the same pictures.
 ///
 /// # Errors
-/// What is left is smaller than a batch.
-pub fn split(kind: &str, count: usize, held: usize, batch: u64, seed: u64) -> Result<(Vec<usize>, Vec<usize>)> {
-    let left = count.saturating_sub(held);
-    if (left as u64) < batch {
-        let what = if held > 0 { format!(" of which {held} are held out") } else { String::new() };
-        let out = if held > 0 { "; `select = last` holds nothing out" } else { "" };
+/// Nothing can be held out, or what is left is smaller than a batch.
+pub fn split(context: &Context, train: &Images, select: &Select, batch: u64) -> Result<(Vec<usize>, Vec<usize>)> {
+    let count = train.len();
+    let mut out = vec![false; count];
+    if let Select::Holdout(part) = select {
+        // Drawn from all of them: what a picture as a whole shows says little about its pixels.
+        let mut entries = train.manifest.entries.clone();
+        entries.iter_mut().for_each(|entry| entry.label = None);
+        let least = 0.75 / count.max(1) as f64;
+        let (held, said) = hold_out(&entries, part.share.max(least), part.split_seed);
+        said.into_iter().for_each(|text| context.info(text));
+        if !held.contains(&true) {
+            return Err(format!(
+                "no epoch can be chosen by a part of train: of its {count} pictures none can be held out, since all are \
+                 copies of each other or there is one; `select = last` holds nothing out"
+            )
+            .into());
+        }
+        out = held;
+    }
+    let (held, learned): (Vec<usize>, Vec<usize>) = (0..count).partition(|&at| out[at]);
+    if (learned.len() as u64) < batch {
+        let what = if held.is_empty() { String::new() } else { format!(" of which {} are held out", held.len()) };
+        let way = if held.is_empty() { "" } else { "; `select = last` holds nothing out" };
         return Err(format!(
             "a batch of {batch} is larger than the dataset of {count} pictures{what}; lower `batch` or use more \
-             pictures{out}"
+             pictures{way}"
         )
         .into());
     }
-    let mut order = seed::permutation(seed, kind, "held out", 0, 0, count);
-    let mut out = order.split_off(left);
-    order.sort_unstable();
-    out.sort_unstable();
-    Ok((order, out))
+    Ok((learned, held))
 }
 
 /// Makes sure that a batch can be dealt to the ranks of a job in equal parts.

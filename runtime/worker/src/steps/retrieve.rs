@@ -76,7 +76,6 @@ struct Bank<'a> {
     profile: Profile,
     /// Whether a segment of train may be background.
     background: bool,
-    /// Whether pixels outside all segments are background: they are with saliency.
     classes: usize,
 }
 
@@ -145,10 +144,10 @@ impl Bank<'_> {
     }
 
     /// The class of each pixel of a test picture at `size`²; pixels outside all segments are background.
-    fn predicted(&self, picture: usize, of: &[usize], named: &Named) -> IndexMask {
+    fn predicted(&self, picture: usize, of: &[usize], class: impl Fn(usize) -> u8) -> IndexMask {
         let mut class_of = [0; 256];
         for &segment in of {
-            class_of[usize::from(self.asked.places[segment].1)] = named.classes[segment];
+            class_of[usize::from(self.asked.places[segment].1)] = class(segment);
         }
         let mut map = self.asked.map(picture, self.size, self.size, self.profile);
         map.data
@@ -157,19 +156,36 @@ impl Bank<'_> {
         map
     }
 
-    /// Confusion matrices at `size`² and at the masks' own resolution.
-    fn score(&self, meaning: &Meaning, named: &Named) -> Result<(Confusion, Confusion)> {
-        let (mut online, mut full) = (Confusion::new(self.classes), Confusion::new(self.classes));
+    /// The class of `meaning` that has most pixels of train, the lowest of several, of those that a segment can have.
+    fn most_frequent(&self, meaning: &Meaning) -> u8 {
+        let able = meaning.scored.iter().filter(|&&class| class > 0 || self.background);
+        able.max_by_key(|&&class| (self.train.pixels[class], std::cmp::Reverse(class))).map_or(0, |&class| class as u8)
+    }
+
+    /// Confusion matrices at `size`² and at the masks' own resolution, and at `size`² with every segment named alike, after the
+    /// most frequent class of train.
+    fn score(&self, meaning: &Meaning, named: &Named) -> Result<Scores> {
+        let new = || Confusion::new(self.classes);
+        let mut scores = Scores { online: new(), full: new(), floor: new() };
+        let alike = self.most_frequent(meaning);
         for (picture, of) in self.asked.of_pictures().into_iter().enumerate() {
             let pair = self.test.get(picture)?;
-            let predicted = self.predicted(picture, &of, named);
-            let truth = mask_at(&pair.mask, self.size, self.size, self.profile);
-            online.add(&meaning.of(&truth), &predicted.data);
+            let predicted = self.predicted(picture, &of, |segment| named.classes[segment]);
+            let truth = meaning.of(&mask_at(&pair.mask, self.size, self.size, self.profile));
+            scores.online.add(&truth, &predicted.data);
+            scores.floor.add(&truth, &self.predicted(picture, &of, |_| alike).data);
             let predicted = mask_at(&predicted, pair.mask.width, pair.mask.height, self.profile);
-            full.add(&meaning.of(&pair.mask), &predicted.data);
+            scores.full.add(&meaning.of(&pair.mask), &predicted.data);
         }
-        Ok((online, full))
+        Ok(scores)
     }
+}
+
+/// What names come to.
+struct Scores {
+    online: Confusion,
+    full: Confusion,
+    floor: Confusion,
 }
 
 /// Runs the step.
@@ -207,7 +223,9 @@ pub fn run(context: &Context) -> Result<Outcome> {
     let test = Pairs::check(context, &test, "test", params.profile)?;
     train.warn(context, "train");
     test.warn(context, "test");
-    let frequent = train.most_frequent().ok_or("every pixel of train is void, so no segment can be named")?;
+    if train.most_frequent().is_none() {
+        return Err("every pixel of train is void, so no segment can be named".into());
+    }
     if test.most_frequent().is_none() {
         return Err("every pixel of test is void, so there is nothing to score".into());
     }
@@ -224,22 +242,22 @@ pub fn run(context: &Context) -> Result<Outcome> {
     let (profile, classes) = (params.profile, names.len());
     let bank = Bank { train: &train, test: &test, known, asked, size, profile, background, classes };
     let named = bank.name(&meaning, context.device)?;
-    let (online, full) = bank.score(&meaning, &named)?;
+    let Scores { online, full, floor } = bank.score(&meaning, &named)?;
     let seconds = start.elapsed().as_secs_f64();
 
     let mut metrics = BTreeMap::from([
         ("miou".to_string(), online.miou(profile)),
         ("full_miou".to_string(), full.miou(profile)),
-        ("floor_miou".to_string(), online.constant(frequent).miou(profile)),
+        ("floor_miou".to_string(), floor.miou(profile)),
         ("background_miou".to_string(), online.constant(0).miou(profile)),
         ("pixel_accuracy".to_string(), online.pixel_accuracy()),
         ("bank".to_string(), named.bank as f64),
     ]);
     if let Some(subset) = subset {
         let named = bank.name(&subset, context.device)?;
-        let (online, _) = bank.score(&subset, &named)?;
+        let Scores { online, floor, .. } = bank.score(&subset, &named)?;
         metrics.insert("subset_miou".into(), online.mean_of(&subset.scored, profile));
-        metrics.insert("subset_floor_miou".into(), online.constant(0).mean_of(&subset.scored, profile));
+        metrics.insert("subset_floor_miou".into(), floor.mean_of(&subset.scored, profile));
     }
     let gallery = gallery(&bank, &named, &online, &names)?;
     Ok(Outcome {
@@ -282,7 +300,8 @@ fn gallery(bank: &Bank, named: &Named, confusion: &Confusion, names: &[String]) 
     for index in spread(bank.test.len(), SHOWN) {
         let (pair, of) = (bank.test.get(index)?, &of_pictures[index]);
         let (width, height) = (pair.mask.width, pair.mask.height);
-        let predicted = mask_at(&bank.predicted(index, of, named), width, height, bank.profile);
+        let predicted =
+            mask_at(&bank.predicted(index, of, |segment| named.classes[segment]), width, height, bank.profile);
         let map = bank.asked.map(index, width, height, bank.profile);
         let size = fit(width, height, LONGEST);
         // Segments in colours of their own: class colours from 1 on.

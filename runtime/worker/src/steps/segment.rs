@@ -205,8 +205,7 @@ fn splits<'a>(
     train: &Images,
     test: &Images,
 ) -> Result<Task<'a>> {
-    let held = finetune::held_out(&params.select, train.len());
-    let (learned, out) = finetune::split(Params::KIND, train.len(), held, params.batch, params.seed)?;
+    let (learned, out) = finetune::split(context, train, &params.select, params.batch)?;
     let all = Pairs::check(context, train, "train", params.profile)?;
     let test = Pairs::check(context, test, "test", params.profile)?;
     all.warn(context, "train");
@@ -220,7 +219,7 @@ fn splits<'a>(
     // Where all of train is void, that is what is said.
     if held.most_frequent().is_none() && train.most_frequent().is_some() {
         return Err(
-            "every pixel of what is held out is void, so no epoch can be chosen by it; use another `seed` or a \
+            "every pixel of what is held out is void, so no epoch can be chosen by it; use another `select.holdout.split_seed` or a \
                     larger `select.holdout.share`"
                 .into(),
         );

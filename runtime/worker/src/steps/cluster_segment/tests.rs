@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use harness_protocol::Gallery;
+use harness_protocol::{FromWorker, Gallery};
 use harness_views::{IndexMask, Picture};
 use serde_json::{Value, json};
 
@@ -79,6 +79,25 @@ fn positions_are_clustered_too_and_seeds_are_averaged() {
     let change = json!({ "clusters": 9, "components": 0, "seeds": [1] });
     let many = bench.run(&bench.job("c", "cluster_segment", params(&encoder, &test, change))).outcome();
     assert_eq!((many.metrics["miou_std"], many.series["seed_miou"].x.len()), (0.0, 1));
+}
+
+/// With a cluster for each segment the match reads every name off the truth: so does the floor, and people are told.
+#[test]
+fn the_floor_is_matched_as_well_as_the_clusters() {
+    let mut bench = Bench::new();
+    let encoder = bench.encoder(&network());
+    let test = dataset(&mut bench, "test", 12, one, |_| ());
+    let change = json!({ "regions": { "saliency": { "masks": test } }, "components": 1, "clusters": 12 });
+    let ended = bench.run(&bench.job("a", "cluster_segment", params(&encoder, &test, change)));
+    let flatters = |said: &FromWorker| matches!(said, FromWorker::Log { level, text, .. } if level == "warn" && text.contains("flatters"));
+    assert!(ended.said.iter().any(flatters));
+    let metrics = ended.outcome().metrics;
+    assert!(metrics["miou"] > 0.99 && metrics["random_miou"] == metrics["miou"], "{metrics:?}");
+    // As many as classes: by chance far less than by colour.
+    let change = json!({ "regions": { "saliency": { "masks": test } }, "components": 1 });
+    let metrics = bench.run(&bench.job("b", "cluster_segment", params(&encoder, &test, change))).outcome().metrics;
+    let floors = metrics["floor_miou"] < metrics["random_miou"] && metrics["random_miou"] < metrics["miou"] - 0.05;
+    assert!(floors, "{metrics:?}");
 }
 
 #[test]

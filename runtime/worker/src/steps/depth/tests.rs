@@ -12,12 +12,14 @@ use crate::model::Encoder;
 use crate::testing::Bench;
 
 /// A picture whose left part is near and red, the right part far and blue; where they meet is drawn. The last row is
-/// unknown.
+/// unknown, and its last pixel makes no two pictures the same.
 fn scene(item: u64) -> (Picture, Grid) {
     let (width, height) = (24, 16);
     let border = 6 + Stream::new(3, "test", "scene", 0, item, 0).below(12) as usize;
     let left = |i: usize| i % width < border;
-    let data = (0..width * height).flat_map(|i| if left(i) { [200, 40, 40] } else { [40, 40, 200] }).collect();
+    let mut data: Vec<u8> =
+        (0..width * height).flat_map(|i| if left(i) { [200, 40, 40] } else { [40, 40, 200] }).collect();
+    data[3 * width * height - 3..].copy_from_slice(&[(item / 256) as u8, item as u8, 200]);
     let known = |i: usize| if left(i) { 1.5 } else { 4.0 };
     let values = (0..width * height).map(|i| if i / width + 1 == height { 0.0 } else { known(i) }).collect();
     (Picture { width, height, data }, Grid { width, height, values })

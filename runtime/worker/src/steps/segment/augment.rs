@@ -94,7 +94,8 @@ fn cropped(pair: &Pair, augment: &ScaledCrop, profile: Profile, size: usize, mut
     let (across, down) = (stream.unit(), stream.unit());
     let flip = stream.unit() < augment.flip;
     let (width, height) = (pair.picture.width, pair.picture.height);
-    let scaled = |side: usize| ((side as f64 * scale).round_ties_even() as usize).max(1);
+    // Cut off, as the published code does.
+    let scaled = |side: usize| ((side as f64 * scale) as usize).max(1);
     let mut at_scale = (scale != 1.0).then(|| pair_at(pair, scaled(width), scaled(height), profile));
     if let Some((width, height)) = enlarged(scaled(width), scaled(height), size) {
         at_scale = Some(pair_at(at_scale.as_ref().unwrap_or(pair), width, height, profile));
