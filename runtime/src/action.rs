@@ -1,7 +1,7 @@
 //! From a step whose inputs are known to its action: key, job, and what the cache has of it.
 
 use crate::config::Config;
-use crate::text::{Reference, fields, substitute};
+use crate::text::{Reference, fields, references, substitute};
 use anyhow::{Context as _, Result, anyhow, bail};
 use harness_cache::{ActionKey, Cache, Digest, Record};
 use harness_dsl::{Catalog, Program, Step};
@@ -105,13 +105,14 @@ pub fn split(params: &Value, catalog: &Catalog, info: &KindInfo) -> (Value, BTre
 
 /// The outputs of each step that wanted steps take.
 pub fn taken(program: &Program, wanted: &[bool]) -> Vec<BTreeSet<String>> {
-    let mut taken = vec![BTreeSet::new(); program.steps.len()];
+    let mut taken: Vec<BTreeSet<String>> = vec![BTreeSet::new(); program.steps.len()];
     for step in program.steps.iter().filter(|step| wanted[step.id]) {
-        substitute(&mut step.params.clone(), &mut |reference| {
-            if let Reference::Step { step, output } = reference {
+        references(&step.params, &mut |reference| {
+            if let Reference::Step { step, output } = reference
+                && !taken[step].contains(output)
+            {
                 taken[step].insert(output.to_string());
             }
-            None
         });
     }
     taken

@@ -74,21 +74,23 @@ pub fn check(arguments: &cli::Check) -> Result<ExitCode> {
     let catalog = catalog::catalog();
     let mut good = true;
     for path in &arguments.files {
-        let mut text = text::read(path, &catalog, &arguments.params)?;
+        let mut text = text::read_as_written(path, &catalog, &arguments.params)?;
         if arguments.fix && mend(path, &text)? {
-            text = text::read(path, &catalog, &arguments.params)?;
+            text = text::read_as_written(path, &catalog, &arguments.params)?;
         }
         let fine = report(&text, arguments.json);
         good &= fine;
-        if let Some(program) = text.checked.program {
+        if let Some(program) = &text.checked.program {
             eprintln!(
                 "{}: {}, {}, {}",
                 path.display(),
-                cli::count(program.steps.iter().filter(|step| !step.implied).count(), "step"),
+                cli::count(program.steps.len(), "step"),
                 cli::count(program.tables.len(), "table"),
                 cli::count(program.claims.len(), "claim")
             );
         }
+        // The process is about to end; to take ten thousand steps apart is a tenth of its time.
+        std::mem::forget(text);
     }
     Ok(ExitCode::from(if good { 0 } else { 2 }))
 }

@@ -7,6 +7,7 @@ use harness_cache::Digest;
 use harness_dsl::{Catalog, Checked, Diagnostic, Expression, Loaded, Loader, Overrides, Program, Severity, Step};
 use harness_protocol::steps::Pretrain;
 use harness_protocol::{StepKind, steps};
+use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -61,21 +62,38 @@ pub struct Text {
 /// # Errors
 /// Only when the file cannot be read; what is wrong with the text is in the diagnostics.
 pub fn read(file: &Path, catalog: &Catalog, overrides: &Overrides) -> Result<Text> {
+    let mut text = read_as_written(file, catalog, overrides)?;
+    text.checked.program = text.checked.program.map(implied::imply);
+    Ok(text)
+}
+
+/// [`read`], without the steps that others imply.
+///
+/// # Errors
+/// As for [`read`].
+pub fn read_as_written(file: &Path, catalog: &Catalog, overrides: &Overrides) -> Result<Text> {
     let text = std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?;
     let name = file.canonicalize().map(|path| shown(&path)).unwrap_or_else(|_| file.display().to_string());
     let loader = Recorded::default();
-    let mut checked = check(&name, &text, &loader, catalog, overrides);
-    checked.program = checked.program.map(implied::imply);
+    let checked = check(&name, &text, &loader, catalog, overrides);
     let mut read = loader.0.into_inner();
     read.push((file.to_path_buf(), Digest::of_bytes(text.as_bytes())));
     Ok(Text { file: file.to_path_buf(), text, read, checked })
 }
 
+/// Steps that are worth a thread.
+const SIDE_BY_SIDE: usize = 256;
+
 /// Checks a text, and asks every kind what it has to say against its steps.
 pub fn check(name: &str, text: &str, loader: &dyn Loader, catalog: &Catalog, overrides: &Overrides) -> Checked {
     let mut checked = harness_dsl::check(name, text, loader, catalog, overrides);
     if let Some(program) = &checked.program {
-        let found: Vec<Diagnostic> = program.steps.iter().flat_map(|step| problems(step, program, catalog)).collect();
+        // A kind looks at its step alone, so thousands are asked side by side.
+        let asked = program.steps.par_iter().with_min_len(SIDE_BY_SIDE);
+        let found: Vec<Diagnostic> = match program.steps.len() > 2 * SIDE_BY_SIDE {
+            true => asked.flat_map_iter(|step| problems(step, program, catalog)).collect(),
+            false => program.steps.iter().flat_map(|step| problems(step, program, catalog)).collect(),
+        };
         // Members of a family share their text: one mistake is said once.
         for diagnostic in found {
             if !checked.diagnostics.iter().any(|d| d.span == diagnostic.span && d.message == diagnostic.message) {
@@ -203,24 +221,7 @@ pub fn substitute(params: &mut Map<String, Value>, by: &mut dyn FnMut(Reference<
 }
 
 fn visit(value: &mut Value, by: &mut dyn FnMut(Reference<'_>) -> Option<Value>) {
-    let replaced = match &*value {
-        Value::Object(map) => {
-            if let Some(reference) = map.get("$ref") {
-                let step = reference.get("step").and_then(Value::as_u64).unwrap_or_default() as usize;
-                let output = reference.get("output").and_then(Value::as_str).unwrap_or_default();
-                by(Reference::Step { step, output })
-            } else if map.len() == 2
-                && map.contains_key("root")
-                && let Some(path) = map.get("path").and_then(Value::as_str)
-            {
-                by(Reference::Path { root: map.get("root").and_then(Value::as_str), path })
-            } else {
-                None
-            }
-        }
-        _ => None,
-    };
-    if let Some(replaced) = replaced {
+    if let Some(replaced) = reference(value).and_then(&mut *by) {
         *value = replaced;
         return;
     }
@@ -229,6 +230,34 @@ fn visit(value: &mut Value, by: &mut dyn FnMut(Reference<'_>) -> Option<Value>) 
         Value::Array(items) => items.iter_mut().for_each(|inner| visit(inner, by)),
         _ => {}
     }
+}
+
+/// What a value as a whole refers to.
+fn reference(value: &Value) -> Option<Reference<'_>> {
+    let map = value.as_object()?;
+    if let Some(reference) = map.get("$ref") {
+        let step = reference.get("step").and_then(Value::as_u64).unwrap_or_default() as usize;
+        let output = reference.get("output").and_then(Value::as_str).unwrap_or_default();
+        return Some(Reference::Step { step, output });
+    }
+    let path = map.get("path").filter(|_| map.len() == 2).and_then(Value::as_str)?;
+    Some(Reference::Path { root: map.get("root")?.as_str(), path })
+}
+
+/// Every reference that [`substitute`] would replace.
+pub fn references(params: &Map<String, Value>, seen: &mut dyn FnMut(Reference<'_>)) {
+    fn look(value: &Value, seen: &mut dyn FnMut(Reference<'_>)) {
+        if let Some(reference) = reference(value) {
+            seen(reference);
+        } else {
+            match value {
+                Value::Object(map) => map.values().for_each(|inner| look(inner, seen)),
+                Value::Array(items) => items.iter().for_each(|inner| look(inner, seen)),
+                _ => {}
+            }
+        }
+    }
+    params.iter().filter(|(name, _)| *name != "path").for_each(|(_, value)| look(value, seen));
 }
 
 /// The steps that `targets` (families, labels) need, themselves included. When none is named all are, but for imported

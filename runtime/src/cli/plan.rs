@@ -81,15 +81,22 @@ pub fn plan(arguments: &Plan) -> Result<ExitCode> {
     let Some(project) = Project::open(&arguments.file, &place.params, place.cache.as_deref())? else {
         return Ok(ExitCode::from(2));
     };
+    let code = planned(&project, arguments)?;
+    // The process is about to end; to take ten thousand steps apart is a good part of its time.
+    std::mem::forget(project.program);
+    Ok(code)
+}
+
+fn planned(project: &Project, arguments: &Plan) -> Result<ExitCode> {
     let wanted = text::select(&project.program, &arguments.targets)?;
     let states = project.look(&wanted)?;
-    let explained = explain(&project, &states, &wanted)?;
+    let explained = explain(project, &states, &wanted)?;
     let config = &project.config;
     let device = arguments.device.as_deref().unwrap_or(&config.device);
     let slots = devices::slots(device, arguments.jobs.or(config.jobs), config.threads)?.len();
-    let kinds = medians(&project);
+    let kinds = medians(project);
     let times: Vec<Option<f64>> =
-        explained.iter().enumerate().map(|(step, one)| time(&project, step, one.as_ref()?, &kinds)).collect();
+        explained.iter().enumerate().map(|(step, one)| time(project, step, one.as_ref()?, &kinds)).collect();
     let steps: Vec<Planned<'_>> = explained
         .iter()
         .zip(&times)
