@@ -4,7 +4,7 @@
 pub const EXPLANATIONS: &[(&str, &str)] = &[
     (
         "E0001",
-        "A character that the language does not use.\n\n    param lr = 0.3 $\n\nOutside quotes and comments there are names, numbers, texts, paths and the signs\n= { } [ ] ( ) , . .. + - * / < <= > >= == !=.",
+        "A character that the language does not use.\n\n    param lr = 0.3 $\n\nOutside quotes and comments there are names, numbers, texts, paths and the signs\n= { } [ ] ( ) , . .. + - * / < <= > >= == !=. Texts stand in straight double quotes, comments begin with #, and\n`and`, `or`, `not` are words:\n\n    claim “better” { … }      # write \"better\"\n    when !small && k > 1      # write not small and k > 1\n    epochs = 5 // few         # write # few\n\nPasted texts may bring characters that take no room; the message gives their number. A file is UTF-8: one in Latin-1 or\nUTF-16 has to be saved anew.",
     ),
     (
         "E0002",
@@ -13,10 +13,13 @@ pub const EXPLANATIONS: &[(&str, &str)] = &[
     ("E0003", "An unknown escape in a text.\n\n    \"a\\qb\"\n\nThere are \\\" \\\\ \\n and \\t."),
     (
         "E0004",
-        "A number that cannot be read.\n\n    lr = .3        # write 0.3\n    lr = 3.        # write 3.0\n\nA number has digits on both sides of its point; units are s, min, h, GB, GiB and so on.",
+        "A number that cannot be read.\n\n    lr = .3        # write 0.3\n    lr = 3.        # write 3.0\n    time = 12hours # write 12h\n    train = 10k    # write 10_000\n\nA number has digits on both sides of its point. A unit stands right behind it: ms, s, min, h, d for times, B, kB, MB, GB, TB, KiB, MiB, GiB, TiB for sizes; there is none for thousands, but `_` may stand between digits.",
     ),
     ("E0005", "A path that cannot be read.\n\n    path = @\n\nWrite `@root/folder`, or `@\"root/with space\"`."),
-    ("E0010", "Something else was expected here.\n\n    pretrain moco { epochs 5 }     # write epochs = 5"),
+    (
+        "E0010",
+        "Something else was expected here.\n\n    pretrain moco { epochs 5 }          # write epochs = 5\n    pretrain moco-v2 { … }              # names are made of letters, digits and _\n    for x in [1, 2]: …                  # write for x in [1, 2] { … }\n    for x in [1, 2] if x > 1 { … }      # write when x > 1\n    path = /data/pictures               # write \"/data/pictures\"\n\nThe message says what would fit at this place. Reading goes on at the next field or declaration, and what stands in a block whose header is wrong is read as what it is.",
+    ),
     ("E0011", "A bracket is not closed.\n\n    for seed in [1, 2 { … }"),
     ("E0012", "The text is nested too deep. Give a part of it a name with `let`."),
     (
@@ -39,7 +42,10 @@ pub const EXPLANATIONS: &[(&str, &str)] = &[
         "E0102",
         "A name is declared twice.\n\n    knn nn { … }\n    knn nn { … }\n\nSteps, params and tables each have a name of their own in the whole program.",
     ),
-    ("E0103", "Nothing has this name here.\n\n    encoder = mocoo         # did you mean `moco`?"),
+    (
+        "E0103",
+        "Nothing has this name here.\n\n    encoder = mocoo                       # did you mean `moco`?\n    if mode == quick then 1 else 2        # a text stands in quotes: \"quick\"\n    allow_overlap = True                  # write true\n\nNames are those of steps, params and `let`s anywhere in the program, and of the axes around the place. A bare word that is none of these may stand only where a field takes one of several words.",
+    ),
     (
         "E0104",
         "There is no such field.\n\n    contrast = moco { temprature = 0.2 }   # did you mean `temperature`?\n\n`harness describe KIND` lists the fields.",

@@ -35,6 +35,9 @@ pub struct Diagnostic {
     pub help: Vec<String>,
     /// Other places that belong to it.
     pub related: Vec<Related>,
+    /// The edit that mends it, where it is another one than the nearest name in its place.
+    #[serde(skip)]
+    pub edit: Option<Fix>,
 }
 
 /// Another place that belongs to a diagnostic.
@@ -60,17 +63,22 @@ pub struct Fix {
 
 impl Diagnostic {
     /// The edit that the diagnostic itself suggests: the nearest name for a misspelt one, a number or a text as it has
-    /// to be written. None where more than that stretch of text, or a thought, is needed.
+    /// to be written. None where more than that stretch of text, or a thought, is needed, and none for a warning, since
+    /// what it speaks of has a meaning already.
     pub fn fix(&self) -> Option<Fix> {
-        let between = |help: &str, before: &str, after: &str| {
-            help.strip_prefix(before).and_then(|rest| rest.strip_suffix(after)).map(str::to_owned)
-        };
-        let text = self.help.iter().find_map(|help| {
-            let nearest = between(help, "did you mean `", "`?");
-            let rewritten = || between(help, "write `", "`").filter(|_| matches!(self.code, "E0001" | "E0004"));
-            nearest.or_else(rewritten)
-        })?;
-        Some(Fix { span: self.span, text })
+        if self.severity == Severity::Warning {
+            return None;
+        }
+        if let Some(edit) = &self.edit {
+            return Some(edit.clone());
+        }
+        // Where a word is looked up among known ones. A function is none: `median` is no misspelt `mean`.
+        if !matches!(self.code, "E0010" | "E0101" | "E0103" | "E0104" | "E0108" | "E0110" | "E0111") {
+            return None;
+        }
+        let nearest = self.help.iter().find_map(|help| help.strip_prefix("did you mean `")?.strip_suffix("`?"))?;
+        // Of two names that are equally near neither is taken.
+        (!nearest.contains('`')).then(|| Fix { span: self.span, text: nearest.to_owned() })
     }
 
     /// An error at a place.
@@ -85,6 +93,7 @@ impl Diagnostic {
             notes: Vec::new(),
             help: Vec::new(),
             related: Vec::new(),
+            edit: None,
         }
     }
 
@@ -114,6 +123,12 @@ impl Diagnostic {
     /// With a way out, if there is one.
     pub fn help_if(mut self, help: Option<String>) -> Diagnostic {
         self.help.extend(help);
+        self
+    }
+
+    /// With the edit that mends it.
+    pub fn edit(mut self, span: Span, text: impl Into<String>) -> Diagnostic {
+        self.edit = Some(Fix { span, text: text.into() });
         self
     }
 

@@ -3,9 +3,8 @@
 //! There is no token for a line's end. Each lexeme knows whether a line began since the one before, and the parser
 //! decides where that matters.
 
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Fix};
 use crate::source::Span;
-use crate::suggest::did_you_mean;
 use nom::bytes::complete::{take_while, take_while1};
 use nom::character::complete::{anychar, char, digit1, one_of};
 use nom::combinator::{opt, peek, recognize, verify};
@@ -101,6 +100,14 @@ impl Problems {
     /// Reports the whole stretch of this many bytes from the token's start.
     fn whole(&mut self, code: &'static str, length: usize, message: impl Into<String>) -> &mut Diagnostic {
         self.part(code, 0, length, message)
+    }
+
+    /// Makes an edit of bytes from the token's start the remedy of the last problem.
+    fn edit(&mut self, from: usize, to: usize, text: impl Into<String>) {
+        let span = Span { source: self.source, start: self.start + from, end: self.start + to };
+        if let Some(last) = self.found.last_mut() {
+            last.edit = Some(Fix { span, text: text.into() });
+        }
     }
 
     fn part(&mut self, code: &'static str, from: usize, to: usize, message: impl Into<String>) -> &mut Diagnostic {
@@ -199,6 +206,19 @@ fn token<'a>(text: &'a str, problems: &mut Problems) -> (&'a str, Token) {
     if text.starts_with('@') {
         return path(text, problems);
     }
+    // Comments of other languages.
+    if let Some(behind) = text.strip_prefix("//") {
+        let line = text.find(['\n', '\r']).unwrap_or(text.len());
+        let problem = problems.whole("E0001", 2, "a comment begins with `#`");
+        // Before a number it may be the division of other languages, and what it leaves is no comment.
+        if behind.trim_start().starts_with(|next: char| next.is_ascii_digit() || next == '(') {
+            problem.help.push("write `#`; for a quotient without its fraction there is `round`".to_owned());
+        } else {
+            problem.help.push("write `#`".to_owned());
+            problems.edit(0, 2, "#");
+        }
+        return (&text[line..], Token::Bad);
+    }
     if let Some(symbol) = symbol(text) {
         let rest = &text[symbol.len()..];
         if symbol == "." && rest.starts_with(|next: char| next.is_ascii_digit()) {
@@ -209,24 +229,57 @@ fn token<'a>(text: &'a str, problems: &mut Problems) -> (&'a str, Token) {
                 .whole("E0004", 1 + digits, "a number needs digits on both sides of its point")
                 .help
                 .push(format!("write `0.{written}`"));
+            problems.edit(0, 1 + digits, format!("0.{written}"));
             return (&rest[digits..], Token::Bad);
         }
         return (rest, Token::Symbol(symbol));
     }
-    // A text in single quotes is one mistake.
-    let single: IResult<&str, &str> =
-        recognize((char('\''), take_while(|c| !matches!(c, '\'' | '\n' | '\r')), char('\''))).parse(text);
-    if let Ok((rest, written)) = single {
+    // A text in single quotes, or in those that a word processor makes, is one mistake.
+    for (open, close) in [('\'', '\''), ('‘', '’'), ('“', '”'), ('„', '“'), ('«', '»'), ('”', '”'), ('`', '`')]
+    {
+        let mut characters = text.chars();
+        if characters.next() != Some(open) {
+            continue;
+        }
+        let inner: &str = characters.as_str();
+        let end = inner.find(['\n', '\r']).unwrap_or(inner.len());
+        // Where the closing one was mended by hand already.
+        let Some(close_at) = inner[..end].find([close, '"']) else { continue };
+        let closing = inner[close_at..].chars().next().map_or(1, char::len_utf8);
+        let length = open.len_utf8() + close_at + closing;
+        let content = &inner[..close_at];
+        let written = format!("\"{}\"", content.replace('\\', "\\\\"));
         problems
-            .whole("E0001", written.len(), "texts stand in double quotes")
+            .whole("E0001", length, "texts stand in straight double quotes")
             .help
-            .push(format!("write `\"{}\"`", &written[1..written.len() - 1]));
-        return (rest, Token::Bad);
+            .push(format!("write `{written}`"));
+        problems.edit(0, length, written);
+        return (&text[length..], Token::Text(content.to_owned()));
+    }
+    // Signs that a word processor or a page sets in place of others.
+    const SET: [(char, &str); 8] =
+        [('–', "-"), ('—', "-"), ('−', "-"), ('×', "*"), ('·', "*"), ('≤', "<="), ('≥', ">="), ('≠', "!=")];
+    if let Some((sign, plain)) = SET.iter().find(|(sign, _)| text.starts_with(*sign)) {
+        let length = sign.len_utf8();
+        let message = format!("`{sign}` means nothing here");
+        problems.whole("E0001", length, message).help.push(format!("write `{plain}`"));
+        problems.edit(0, length, *plain);
+        return (&text[length..], Token::Symbol(plain));
+    }
+    // What takes no room on the screen.
+    if let Some(first) = text.chars().next().filter(|first| invisible(*first)) {
+        let length = first.len_utf8();
+        let message = format!("an invisible character, U+{:04X}", first as u32);
+        problems.whole("E0001", length, message).help.push("delete it".to_owned());
+        problems.edit(0, length, "");
+        return (&text[length..], Token::Bad);
     }
     // A run of characters that belong to nothing is one mistake, not many.
     let odd = |character: char| {
         !character.is_whitespace()
             && !character.is_ascii_alphanumeric()
+            && !invisible(character)
+            && !SET.iter().any(|(sign, _)| *sign == character)
             && !"\"@#_{}[](),=<>+-*/.;:!".contains(character)
     };
     let run: IResult<&str, &str> = take_while1(odd)(text);
@@ -237,12 +290,27 @@ fn token<'a>(text: &'a str, problems: &mut Problems) -> (&'a str, Token) {
     let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
     let shown: String = run.chars().take(20).map(escaped).collect();
     let problem = problems.whole("E0001", run.len(), format!("`{}` means nothing here", shown));
+    // A word needs room behind it where a sign does not.
+    let room = if rest.starts_with(char::is_whitespace) { "" } else { " " };
+    let mut edit = None;
     match run {
         "%" => problem.help.push("`%` stands right behind a number, as in `10%`; there is no modulo".to_owned()),
-        "!" => problem.help.push("write `not`".to_owned()),
-        "&" | "&&" => problem.help.push("write `and`".to_owned()),
-        "|" | "||" => problem.help.push("write `or`".to_owned()),
-        "'" => problem.help.push("texts stand in double quotes".to_owned()),
+        "!" => {
+            problem.help.push("write `not`".to_owned());
+            edit = Some(format!("not{room}"));
+        }
+        "&" | "&&" => {
+            problem.help.push("write `and`".to_owned());
+            edit = Some("and".to_owned()).filter(|_| room.is_empty());
+        }
+        "|" | "||" => {
+            problem.help.push("write `or`".to_owned());
+            edit = Some("or".to_owned()).filter(|_| room.is_empty());
+        }
+        "^" => problem.help.push("there is no power: write `1e-3`, or the product `2 * 2 * 2`".to_owned()),
+        "“" | "”" | "„" | "‘" | "’" | "'" | "`" | "«" | "»" => {
+            problem.help.push("texts stand in straight double quotes: `\"…\"`".to_owned());
+        }
         _ if run.chars().any(char::is_alphabetic) => {
             problem
                 .help
@@ -250,7 +318,35 @@ fn token<'a>(text: &'a str, problems: &mut Problems) -> (&'a str, Token) {
         }
         _ => {}
     }
+    if let Some(text) = edit {
+        problems.edit(0, run.len(), text);
+    }
     (rest, Token::Bad)
+}
+
+/// Characters that take no room, which pasted texts bring along: zero-width spaces and joiners, soft hyphens, marks of
+/// direction and of byte order.
+fn invisible(character: char) -> bool {
+    matches!(character, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2064}' | '\u{feff}')
+}
+
+/// Words for units, as people write them out.
+const SPELT: [(&str, &[&str]); 5] = [
+    ("ms", &["msec", "msecs", "millis", "milliseconds"]),
+    ("s", &["sec", "secs", "second", "seconds"]),
+    ("min", &["mins", "minute", "minutes"]),
+    ("h", &["hr", "hrs", "hour", "hours"]),
+    ("d", &["day", "days"]),
+];
+
+/// The unit that a word stands for: itself, in other capitals, or spelt out.
+pub(crate) fn unit(word: &str) -> Option<&'static str> {
+    let mut known = DURATIONS.iter().map(|(unit, _)| *unit).chain(SIZES.iter().map(|(unit, _)| *unit));
+    let lower = word.to_lowercase();
+    known.clone().find(|unit| *unit == word).or_else(|| {
+        let spelt = SPELT.iter().find(|(_, words)| words.contains(&lower.as_str())).map(|(unit, _)| *unit);
+        spelt.or_else(|| known.find(|unit| unit.to_lowercase() == lower && lower.len() > 1))
+    })
 }
 
 /// `65_536`: a digit, then digits and underscores.
@@ -263,7 +359,7 @@ fn fraction(text: &str) -> IResult<&str, &str> {
     recognize(preceded(char('.'), digits)).parse(text)
 }
 
-fn exponent(text: &str) -> IResult<&str, &str> {
+fn exponent_of(text: &str) -> IResult<&str, &str> {
     recognize((one_of("eE"), opt(one_of("+-")), digit1)).parse(text)
 }
 
@@ -292,7 +388,8 @@ fn number<'a>(text: &'a str, problems: &mut Problems) -> (&'a str, Token) {
             return (&text[all..], Token::Float(value));
         }
     }
-    let parts: IResult<&str, (&str, Option<&str>, Option<&str>)> = (digits, opt(fraction), opt(exponent)).parse(text);
+    let parts: IResult<&str, (&str, Option<&str>, Option<&str>)> =
+        (digits, opt(fraction), opt(exponent_of)).parse(text);
     let Ok((rest, (whole, fraction, exponent))) = parts else {
         return (skip_character(text), Token::Bad);
     };
@@ -300,6 +397,22 @@ fn number<'a>(text: &'a str, problems: &mut Problems) -> (&'a str, Token) {
     let length = text.len() - rest.len();
     let mantissa = format!("{}{}", plain(whole), plain(fraction.unwrap_or("")));
     let exact = fraction.is_none() && exponent.is_none();
+
+    // `1.e-3`: the exponent right behind the point.
+    let lone_exponent: IResult<&str, &str> = preceded(char('.'), exponent_of).parse(rest);
+    if fraction.is_none()
+        && exponent.is_none()
+        && let Ok((after, exponent)) = lone_exponent
+        && name_length(after) == 0
+    {
+        let all = length + 1 + exponent.len();
+        problems
+            .whole("E0004", all, "a number needs digits on both sides of its point")
+            .help
+            .push(format!("write `{whole}.0{exponent}`"));
+        problems.edit(0, all, format!("{whole}.0{exponent}"));
+        return (after, Token::Bad);
+    }
 
     // `5.` without digits behind the point, which is not a range and not a member.
     let lone_point: IResult<&str, char> =
@@ -309,6 +422,7 @@ fn number<'a>(text: &'a str, problems: &mut Problems) -> (&'a str, Token) {
             .whole("E0004", length + 1, "a number needs digits on both sides of its point")
             .help
             .push(format!("write `{whole}.0`"));
+        problems.edit(0, length + 1, format!("{whole}.0"));
         return (&rest[1..], Token::Bad);
     }
 
@@ -338,16 +452,31 @@ fn number<'a>(text: &'a str, problems: &mut Problems) -> (&'a str, Token) {
             }
             return (after, Token::Size(bytes as i64));
         }
-        let known = DURATIONS.iter().map(|(unit, _)| *unit).chain(SIZES.iter().map(|(unit, _)| *unit));
-        let help = did_you_mean(unit, known);
+        let (from, written) = (length - unit.len(), unit);
+        let known = self::unit(unit);
         let problem = problems.part(
             "E0004",
-            length - unit.len(),
+            from,
             length,
             format!("`{unit}` is no unit, and a name does not begin with a digit"),
         );
-        problem.help.extend(help);
+        match (known, unit) {
+            (Some(unit), _) => problem.help.push(format!("did you mean `{unit}`?")),
+            // Thousands, or bytes: that is for the writer to say.
+            (None, "k" | "K") if fraction.is_none() => {
+                problem.help.push(format!("write `{}_000` for thousands, or `{}kB` for a size", whole, &text[..from]));
+            }
+            (None, "M" | "m") if fraction.is_none() => {
+                problem.help.push(format!(
+                    "write `{whole}_000_000` for millions, `{whole}MB` for a size, `{whole}min` for a time"
+                ));
+            }
+            _ => {}
+        }
         problem.notes.push("units are ms, s, min, h, d and B, kB, MB, GB, TB, KiB, MiB, GiB, TiB".to_owned());
+        if let Some(unit) = known {
+            problems.edit(from, from + written.len(), unit);
+        }
         return (after, Token::Bad);
     }
     if exact {

@@ -34,6 +34,7 @@ pub use program::{
 };
 pub use render::render;
 pub use source::{Location, Source, Sources, Span};
+pub use suggest::did_you_mean;
 
 /// Where the texts of imports come from. The crate opens no file itself.
 pub trait Loader {

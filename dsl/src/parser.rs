@@ -3,7 +3,7 @@
 //! nested deeper than [`DEEPEST`] end it.
 
 use crate::diagnostic::Diagnostic;
-use crate::lexer::{Lexeme, Token, lex};
+use crate::lexer::{Lexeme, Token, lex, unit};
 use crate::source::Span;
 use crate::suggest::did_you_mean;
 use crate::syntax::{
@@ -30,6 +30,10 @@ type Parsed<T> = Result<T, Reported>;
 /// Reads one text.
 pub fn parse(text: &str, source: usize, diagnostics: &mut Vec<Diagnostic>) -> Vec<Item> {
     let mut parser = Parser::new(text, source);
+    if parser.other_language() {
+        diagnostics.append(&mut parser.diagnostics);
+        return Vec::new();
+    }
     let items = parser.items(None);
     diagnostics.append(&mut parser.diagnostics);
     items
@@ -47,7 +51,8 @@ pub fn parse_expression(text: &str, source: usize, diagnostics: &mut Vec<Diagnos
     parsed.filter(|_| good)
 }
 
-struct Parser {
+struct Parser<'a> {
+    text: &'a str,
     lexemes: Vec<Lexeme>,
     at: usize,
     depth: usize,
@@ -61,11 +66,21 @@ struct Parser {
     diagnostics: Vec<Diagnostic>,
 }
 
-impl Parser {
-    fn new(text: &str, source: usize) -> Parser {
+impl<'a> Parser<'a> {
+    fn new(text: &'a str, source: usize) -> Parser<'a> {
         let mut diagnostics = Vec::new();
         let lexemes = lex(text, source, &mut diagnostics);
-        Parser { lexemes, at: 0, depth: 0, joined: false, tagged: true, given_up: false, partial: None, diagnostics }
+        Parser {
+            text,
+            lexemes,
+            at: 0,
+            depth: 0,
+            joined: false,
+            tagged: true,
+            given_up: false,
+            partial: None,
+            diagnostics,
+        }
     }
 
     // ---- looking and moving ----
@@ -158,14 +173,88 @@ impl Parser {
             let mut diagnostic =
                 Diagnostic::error("E0010", self.span(), format!("expected {expected}, found {}", self.found()))
                     .label(format!("expected {expected}"));
-            if self.at_symbol(";") {
-                diagnostic = diagnostic.help("fields and declarations are separated by commas or newlines");
-            } else if self.at_symbol(":") {
-                diagnostic = diagnostic.help("a field is written `name = value`");
-            }
+            diagnostic = self.way_out(diagnostic, expected);
             self.report(diagnostic);
         }
         Reported
+    }
+
+    /// What people mean who write this where something else was expected.
+    fn way_out(&self, diagnostic: Diagnostic, expected: &str) -> Diagnostic {
+        let behind = self.at.checked_sub(1).and_then(|at| self.lexemes.get(at));
+        let touches = behind.is_some_and(|lexeme| lexeme.span.end == self.span().start);
+        match (behind.map(|lexeme| &lexeme.token), self.peek()) {
+            (_, Token::Symbol(";")) => {
+                let diagnostic = diagnostic.help("fields and declarations are separated by commas or newlines");
+                let next = &self.lexeme(1);
+                let last = next.first_on_line || matches!(next.token, Token::End | Token::Symbol("}"));
+                diagnostic.edit(self.span(), if last { "" } else { "," })
+            }
+            (_, Token::Symbol("/")) if expected == "a value" => {
+                let place = self.bare_place();
+                let written = &self.text[place.start..place.end];
+                diagnostic
+                    .help(format!("a path stands in quotes: `\"{written}\"`"))
+                    .edit(place, format!("\"{written}\""))
+            }
+            (Some(Token::Symbol("*")), Token::Symbol("*")) => {
+                diagnostic.help("there is no power: write `1e-3`, or the product `2 * 2 * 2`")
+            }
+            (Some(Token::Name(letter)), Token::Text(_)) if touches && matches!(letter.as_str(), "f" | "r" | "b") => {
+                diagnostic.help("a text is `\"…\"` alone, and texts are joined with `+`: `\"size-\" + n`")
+            }
+            (Some(Token::Int(_) | Token::Float(_)), Token::Name(word)) if unit(word).is_some() => {
+                let unit = unit(word).unwrap_or_default();
+                let number = behind.map_or(self.span(), |lexeme| lexeme.span);
+                let written = &self.text[number.start..number.end];
+                let whole = number.to(self.span());
+                let help = format!("a number and its unit are one word: write `{written}{unit}`");
+                diagnostic.help(help).edit(whole, format!("{written}{unit}"))
+            }
+            (Some(Token::Symbol(",")), Token::Int(_)) if touches => {
+                diagnostic.help("the decimal sign is a point, as in `1.5`; a comma separates fields")
+            }
+            _ => diagnostic,
+        }
+    }
+
+    /// A path without quotes that begins here, as far as it goes.
+    fn bare_place(&self) -> Span {
+        let start = self.span().start;
+        let rest = &self.text[start..];
+        let length = rest.find(|c: char| c.is_whitespace() || ",)]}".contains(c)).unwrap_or(rest.len());
+        Span { start, end: start + length, ..self.span() }
+    }
+
+    /// How far a place is from its line's beginning.
+    fn column(&self, at: usize) -> usize {
+        at - self.text[..at].rfind(['\n', '\r']).map_or(0, |end| end + 1)
+    }
+
+    /// Says so where the text is in another language altogether, instead of one mistake for each of its lines.
+    fn other_language(&mut self) -> bool {
+        let first = self.peek().clone();
+        let second = self.lexeme(1);
+        let (json, yaml) = (
+            matches!((&first, &second.token), (Token::Symbol("{"), Token::Text(_)))
+                || matches!((&first, &second.token), (Token::Symbol("["), Token::Symbol("{") | Token::Text(_))),
+            matches!((&first, &second.token), (Token::Name(_), Token::Symbol(":")))
+                || self.text.trim_start().starts_with("---"),
+        );
+        if !json && !yaml {
+            return false;
+        }
+        let what = if json { "JSON" } else { "YAML" };
+        let mut span = self.span();
+        span.end = second.span.end.max(span.end);
+        // What the lexer says of the rest is no help.
+        self.diagnostics.clear();
+        self.report(
+            Diagnostic::error("E0010", span, format!("this looks like {what}, which an experiment is not written in"))
+                .label("expected a declaration")
+                .help("a step is written `pretrain moco { data = world, epochs = 200 }`; see docs/tutorial.md"),
+        );
+        true
     }
 
     // ---- recovery ----
@@ -230,7 +319,7 @@ impl Parser {
 
     // ---- nesting ----
 
-    fn nested<T>(&mut self, read: impl FnOnce(&mut Parser) -> Parsed<T>) -> Parsed<T> {
+    fn nested<T>(&mut self, read: impl FnOnce(&mut Parser<'a>) -> Parsed<T>) -> Parsed<T> {
         if self.depth >= DEEPEST {
             let diagnostic =
                 Diagnostic::error("E0012", self.span(), format!("this is nested deeper than {DEEPEST} levels"))
@@ -248,11 +337,11 @@ impl Parser {
     }
 
     /// Reads something inside `( )` or `[ ]`, where newlines mean nothing.
-    fn bracketed<T>(&mut self, read: impl FnOnce(&mut Parser) -> Parsed<T>) -> Parsed<T> {
+    fn bracketed<T>(&mut self, read: impl FnOnce(&mut Parser<'a>) -> Parsed<T>) -> Parsed<T> {
         self.within(true, read)
     }
 
-    fn within<T>(&mut self, joined: bool, read: impl FnOnce(&mut Parser) -> Parsed<T>) -> Parsed<T> {
+    fn within<T>(&mut self, joined: bool, read: impl FnOnce(&mut Parser<'a>) -> Parsed<T>) -> Parsed<T> {
         let before = (self.joined, self.tagged);
         (self.joined, self.tagged) = (joined, true);
         let read = self.nested(read);
@@ -314,7 +403,10 @@ impl Parser {
         let ends = self.lexeme(0).first_on_line
             || matches!(self.peek(), Token::End | Token::Symbol("}" | ","))
             || self.starts_declaration();
-        if !ends {
+        if !ends && self.at_symbol(";") {
+            self.unexpected("a new line");
+            self.advance();
+        } else if !ends {
             self.unexpected("a new line");
             self.skip_item();
         }
@@ -326,6 +418,17 @@ impl Parser {
         };
         if RESERVED.contains(&word.as_str()) {
             return Err(self.unexpected("a declaration"));
+        }
+        let mut word = word;
+        let lower = word.to_lowercase();
+        if lower != word && DECLARATIONS.contains(&lower.as_str()) {
+            // No kind of step is called like a declaration in other letters.
+            self.report(
+                Diagnostic::error("E0010", self.span(), format!("expected a declaration, found `{word}`"))
+                    .label("capital letters are other ones")
+                    .help(format!("did you mean `{lower}`?")),
+            );
+            word = lower;
         }
         match word.as_str() {
             "import" => {
@@ -385,40 +488,188 @@ impl Parser {
         Ok(Definition { name, value: self.expression()? })
     }
 
+    /// `for name, name in list when condition { … }`. What is wrong before the brace leaves the axis declared and the
+    /// block open, so that what stands in it is read as what it is.
     fn block(&mut self, replicate: bool) -> Parsed<Item> {
+        let start = self.span();
         self.advance();
+        // `replicate 3 {`: a count, not an axis.
+        if replicate && let Token::Int(count) = *self.peek() {
+            let axis = Name { text: "seed".to_owned(), span: self.span() };
+            self.report(
+                Diagnostic::error("E0010", self.span(), "expected the name of an axis, found a number")
+                    .label("expected the name of an axis")
+                    .help(format!("write `replicate seed in range({count}) {{ … }}`, or list the seeds: `[1, 2, 3]`")),
+            );
+            let list = Expr { kind: ExprKind::Wrong, span: self.span() };
+            let items = self.behind_header(start);
+            return Ok(Item::Block(BlockSyntax { replicate, axis, along: Vec::new(), list, when: None, items }));
+        }
+        let bracket = self.at_symbol("(");
+        if bracket {
+            self.report(
+                Diagnostic::error("E0010", self.span(), "expected the name of an axis, found `(`")
+                    .label("expected the name of an axis")
+                    .help("there are no brackets around it: `for x in [1, 2] { … }`"),
+            );
+            self.advance();
+        }
         let axis = self.name("the name of an axis")?;
         let mut along = Vec::new();
-        while self.take_symbol(",") {
-            along.push(self.name("a name for what goes along with the axis")?);
-        }
-        if !self.take_word("in") {
-            return Err(self.unexpected("`in`"));
-        }
-        let before = std::mem::replace(&mut self.tagged, false);
-        let list = self.expression();
-        self.tagged = before;
-        let list = match list {
-            Ok(list) => list,
-            Err(Reported) => {
-                // What lies in the block can still be read.
-                let span = self.span();
-                while !matches!(self.peek(), Token::End | Token::Symbol("{" | "}")) && !self.lexeme(0).first_on_line {
-                    self.advance();
-                }
-                Expr { kind: ExprKind::Wrong, span }
-            }
-        };
+        let wrong = |span: Span| Expr { kind: ExprKind::Wrong, span };
+        let mut list = wrong(self.span());
         let mut when = None;
-        if self.take_word("when") {
-            let before = std::mem::replace(&mut self.tagged, false);
-            let condition = self.expression();
-            self.tagged = before;
-            when = Some(condition?);
+        let mut good = !bracket;
+        while self.take_symbol(",") {
+            match self.name("a name for what goes along with the axis") {
+                Ok(name) => along.push(name),
+                Err(Reported) => good = false,
+            }
         }
-        let open = self.open()?;
-        let items = self.items(Some(open));
+        // After the first mistake the rest of the header is no longer judged.
+        let header = |parser: &mut Self| -> Parsed<(Expr, Option<Expr>)> {
+            if !parser.take_word("in") {
+                let told = parser.at_symbol("=") || parser.at_symbol("[");
+                let reported = parser.unexpected("`in`");
+                if told && let Some(last) = parser.diagnostics.last_mut() {
+                    last.help.push(format!("an axis runs over a list: `for {} in [1, 2] {{ … }}`", axis.text));
+                }
+                return Err(reported);
+            }
+            let list = parser.untagged()?;
+            let mut when = None;
+            if parser.at_word("if") && !parser.lexeme(0).first_on_line {
+                let diagnostic = Diagnostic::error("E0010", parser.span(), "expected `{`, found the word `if`")
+                    .label("expected `{`")
+                    .help("`when` is the filter: write `when`")
+                    .edit(parser.span(), "when");
+                parser.report(diagnostic);
+                parser.advance();
+                parser.untagged()?;
+                return Ok((Expr { kind: ExprKind::Wrong, ..list }, None));
+            }
+            if parser.take_word("when") {
+                let condition = parser.untagged()?;
+                if parser.at_symbol("=") {
+                    let diagnostic = Diagnostic::error("E0010", parser.span(), "expected `{`, found `=`")
+                        .label("sets, and does not compare")
+                        .help("`==` compares: write `==`")
+                        .edit(parser.span(), "==");
+                    parser.report(diagnostic);
+                    return Err(Reported);
+                }
+                when = Some(condition);
+            }
+            Ok((list, when))
+        };
+        if good || bracket {
+            match header(self) {
+                Ok((found, condition)) if good => (list, when) = (found, condition),
+                Ok(_) => {}
+                Err(Reported) => good = false,
+            }
+        }
+        // `for a in [1, 2], b in [3, 4] {`
+        if good && self.at_symbol(",") {
+            self.report(
+                Diagnostic::error("E0010", self.span(), "expected `{`, found `,`")
+                    .label("a second axis, or values that go along with the first?")
+                    .help(format!(
+                        "for pairs write `for {}, other in zip(…, …)`; for every combination nest a second `for`",
+                        axis.text
+                    )),
+            );
+            while self.take_symbol(",") {
+                if let Ok(name) = self.name("a name") {
+                    along.push(name);
+                }
+                while !self.header_ends() && !self.at_symbol(",") {
+                    self.skip_balanced();
+                }
+            }
+            (list, when) = (wrong(self.span()), None);
+            good = false;
+        }
+        let items = if good && self.at_symbol("{") {
+            let open = self.open()?;
+            self.items(Some(open))
+        } else {
+            if good {
+                let python = self.at_symbol(":");
+                self.unexpected("`{`");
+                if python && let Some(last) = self.diagnostics.last_mut() {
+                    last.help.push("a block stands between braces: `for x in [1, 2] { … }`".to_owned());
+                }
+            }
+            if !good {
+                (list, when) = (wrong(list.span), None);
+            }
+            self.behind_header(start)
+        };
         Ok(Item::Block(BlockSyntax { replicate, axis, along, list, when, items }))
+    }
+
+    /// An expression in a block's header, where `name {` is no tagged record.
+    fn untagged(&mut self) -> Parsed<Expr> {
+        let before = std::mem::replace(&mut self.tagged, false);
+        let read = self.expression();
+        self.tagged = before;
+        read
+    }
+
+    /// Whether a block's header ends here: at its brace, or with its line.
+    fn header_ends(&self) -> bool {
+        matches!(self.peek(), Token::End | Token::Symbol("{" | "}")) || self.lexeme(0).first_on_line
+    }
+
+    /// Skips one lexeme, or a bracket with what is in it.
+    fn skip_balanced(&mut self) {
+        let mut depth = 0usize;
+        loop {
+            match self.peek() {
+                Token::End => return,
+                Token::Symbol("[" | "(") => depth += 1,
+                Token::Symbol("]" | ")") => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            self.advance();
+            if depth == 0 {
+                return;
+            }
+        }
+    }
+
+    /// The items of a block whose header is wrong: those between its braces, or, without braces, those that are set in
+    /// further than the header.
+    fn behind_header(&mut self, start: Span) -> Vec<Item> {
+        while !self.header_ends() {
+            self.skip_balanced();
+        }
+        if self.at_symbol("{") && !self.lexeme(0).first_on_line {
+            let open = self.span();
+            self.advance();
+            return self.items(Some(open));
+        }
+        let column = self.column(start.start);
+        let mut items = Vec::new();
+        while let Token::Name(_) = self.peek()
+            && self.column(self.span().start) > column
+            && self.lexeme(0).first_on_line
+        {
+            let before = self.at;
+            match self.item() {
+                Ok(item) => items.push(item),
+                Err(Reported) => {
+                    if self.at == before {
+                        self.advance();
+                    }
+                    if !self.lexeme(0).first_on_line {
+                        self.skip_item();
+                    }
+                }
+            }
+        }
+        items
     }
 
     fn open(&mut self) -> Parsed<Span> {
@@ -462,7 +713,15 @@ impl Parser {
     fn step(&mut self) -> Parsed<Item> {
         let kind = self.name("a kind of step")?;
         if self.at_symbol("=") {
-            let help = format!("write `let {} = …` for a value and `param {} = …` for a knob", kind.text, kind.text);
+            // `moco = pretrain(…)`: a step, as a call.
+            let called = match (&self.lexeme(1).token, &self.lexeme(2).token) {
+                (Token::Name(called), Token::Symbol("(" | "{")) => Some(called.clone()),
+                _ => None,
+            };
+            let help = match called {
+                Some(called) => format!("a step is written `{called} {} {{ … }}`", kind.text),
+                None => format!("write `let {} = …` for a value and `param {} = …` for a knob", kind.text, kind.text),
+            };
             self.report(
                 Diagnostic::error("E0010", kind.span, format!("`{}` is not declared", kind.text))
                     .label("expected a declaration")
@@ -491,6 +750,13 @@ impl Parser {
                 index = self.bracketed(|parser| parser.index(open))?;
             }
         }
+        let mut name = name;
+        if let Some(better) = self.joined_name(&name).filter(|_| base.is_none()) {
+            name.text = better;
+            while !self.at_symbol("{") && !self.header_ends() {
+                self.skip_balanced();
+            }
+        }
         let open = match self.open() {
             Ok(open) => open,
             Err(reported) => {
@@ -506,6 +772,47 @@ impl Parser {
         let fields = self.within(false, |parser| Ok(parser.fields(open)))?;
         let whole = kind.span.to(self.before());
         Ok(Item::Step(StepSyntax { kind, name, base, index, fields, whole }))
+    }
+
+    /// Says so where a step's name goes on with what no name has, and gives a name that it could have.
+    fn joined_name(&mut self, name: &Name) -> Option<String> {
+        let touches = self.span().start == name.span.end && !self.lexeme(0).first_on_line;
+        let whole = |parser: &Self| {
+            let rest = &parser.text[name.span.start..];
+            let length = rest.find(|c: char| c.is_whitespace() || c == '{').unwrap_or(rest.len());
+            Span { end: name.span.start + length, ..name.span }
+        };
+        match (self.peek(), &self.lexeme(1).token, &self.lexeme(2).token) {
+            (Token::Symbol("-" | "." | "/" | "+"), ..) if touches => {
+                let span = whole(self);
+                let better: String = self.text[span.start..span.end]
+                    .chars()
+                    .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
+                    .collect();
+                self.report(
+                    Diagnostic::error("E0010", span, format!("expected `{{`, found {}", self.found()))
+                        .label("no name")
+                        .help(format!("names are made of letters, digits and `_`, such as `{better}`")),
+                );
+                Some(better)
+            }
+            (Token::Symbol("{"), Token::Name(axis), Token::Symbol("}")) if touches => {
+                let axis = axis.clone();
+                let span = name.span.to(self.lexeme(2).span);
+                let short = name.text.trim_end_matches('_').to_owned();
+                self.report(
+                    Diagnostic::error("E0010", span, "names are not put together")
+                        .label("no name")
+                        .help(format!("in `for {axis} in …` write `{short}`: each member is `{short}[{axis} = …]`")),
+                );
+                for _ in 0..3 {
+                    self.advance();
+                }
+                // As it would be without: the short name may well be another step's.
+                Some(format!("{}_{axis}", short))
+            }
+            _ => None,
+        }
     }
 
     // ---- fields ----
@@ -540,8 +847,22 @@ impl Parser {
                     fields.push(field);
                     let ends =
                         self.lexeme(0).first_on_line || matches!(self.peek(), Token::End | Token::Symbol("}" | ","));
-                    if !ends {
+                    if !ends && self.at_symbol(";") {
                         self.unexpected("a comma or a new line");
+                        self.advance();
+                    } else if !ends {
+                        let before = self.diagnostics.len();
+                        if let (Token::Bad, Some(field)) = (self.peek(), fields.last_mut()) {
+                            // What the lexer reported belongs to the value: `10 %`.
+                            field.value.kind = ExprKind::Wrong;
+                        }
+                        self.unexpected("a comma or a new line");
+                        if let (Some(diagnostic), Some(field)) = (self.diagnostics.get(before), fields.last_mut())
+                            && diagnostic.edit.as_ref().is_some_and(|edit| edit.span.start < diagnostic.span.start)
+                        {
+                            // The value was half of what is meant.
+                            field.value.kind = ExprKind::Wrong;
+                        }
                         self.skip_field();
                     }
                 }
@@ -577,7 +898,18 @@ impl Parser {
             return Err(Reported);
         }
         self.partial = Some(path.clone());
-        if !self.take_symbol("=") {
+        if self.at_symbol(":") && !self.lexeme(0).first_on_line {
+            // What is meant is clear, and what follows is read as the value.
+            let at = self.span();
+            let before = if self.before().end == at.start { " " } else { "" };
+            let behind = if self.lexeme(1).span.start == at.end { " " } else { "" };
+            let diagnostic = Diagnostic::error("E0010", at, "expected `=`, found `:`")
+                .label("expected `=`")
+                .help("a field is written `name = value`")
+                .edit(at, format!("{before}={behind}"));
+            self.report(diagnostic);
+            self.advance();
+        } else if !self.take_symbol("=") {
             let last = path[path.len() - 1].text.clone();
             let found_brace = self.at_symbol("{");
             let reported = self.unexpected("`=`");
@@ -592,6 +924,22 @@ impl Parser {
     }
 
     fn unclosed(&mut self, open: Span, bracket: &str) {
+        // A text that is not closed swallowed the bracket that would close this one.
+        let close = if bracket == "{" {
+            '}'
+        } else if bracket == "[" {
+            ']'
+        } else {
+            ')'
+        };
+        let swallowed = |found: &Diagnostic| {
+            found.code == "E0002"
+                && found.span.start > open.start
+                && self.text.get(found.span.start..found.span.end).is_some_and(|text| text.contains(close))
+        };
+        if self.diagnostics.iter().any(swallowed) {
+            return;
+        }
         let diagnostic = Diagnostic::error("E0011", open, format!("this `{bracket}` is not closed"))
             .label("opened here")
             .related(self.before(), "expected to be closed by here");
@@ -636,7 +984,11 @@ impl Parser {
     }
 
     /// Operators of one precedence. Their names are words or symbols.
-    fn chain(&mut self, operators: &[(&str, Operator)], operand: impl Fn(&mut Parser) -> Parsed<Expr>) -> Parsed<Expr> {
+    fn chain(
+        &mut self,
+        operators: &[(&str, Operator)],
+        operand: impl Fn(&mut Parser<'a>) -> Parsed<Expr>,
+    ) -> Parsed<Expr> {
         let first = operand(self)?;
         let mut rest: Vec<(Operator, Expr)> = Vec::new();
         while self.goes_on() {
@@ -821,12 +1173,41 @@ impl Parser {
                 self.unclosed(open, if close == "]" { "[" } else { "(" });
                 return Err(Reported);
             }
-            items.push(self.expression()?);
+            match self.expression() {
+                Ok(item) => items.push(item),
+                Err(reported) => {
+                    self.skip_list(close);
+                    return Err(reported);
+                }
+            }
             if !(self.lexeme(0).first_on_line || self.at_symbol(",") || self.at_symbol(close)) {
                 let expected = format!("`,` or `{close}`");
-                return Err(self.unexpected(&expected));
+                let reported = self.unexpected(&expected);
+                self.skip_list(close);
+                return Err(reported);
             }
         }
+    }
+
+    /// Skips what is left of a list with a mistake in it, past its closing bracket, if it has one before its field ends.
+    fn skip_list(&mut self, close: &str) {
+        let (start, mut depth) = (self.at, 0usize);
+        loop {
+            match self.peek() {
+                Token::Symbol("[" | "(" | "{") => depth += 1,
+                Token::Symbol(symbol) if depth == 0 && *symbol == close => {
+                    self.advance();
+                    return;
+                }
+                Token::Symbol("]" | ")" | "}") if depth > 0 => depth -= 1,
+                Token::End | Token::Symbol("]" | ")" | "}") => break,
+                _ if self.lexeme(0).first_on_line && self.starts_declaration() => break,
+                _ => {}
+            }
+            self.advance();
+        }
+        // It has none: what follows is no part of it.
+        self.at = start;
     }
 
     fn primary(&mut self) -> Parsed<Expr> {

@@ -75,11 +75,11 @@ pub enum Command {
     Compare(compare::Compare),
     /// Compute a result again in a scratch place and compare
     Verify(verify::Verify),
-    /// Explain an error code, for instance E0107
+    /// Explain an error code, for instance E0107, or list the codes
     Explain {
         /// The code
         #[arg(add = ArgValueCompleter::new(completions::codes))]
-        code: String,
+        code: Option<String>,
     },
     /// Describe a kind of step with all its fields, or list the kinds
     Describe {

@@ -4,11 +4,17 @@ use anyhow::{Result, bail};
 use harness_dsl::{Field, Type};
 use std::process::ExitCode;
 
-/// `harness explain CODE`
-pub fn explain(code: &str) -> Result<ExitCode> {
+/// `harness explain [CODE]`
+pub fn explain(code: Option<&str>) -> Result<ExitCode> {
+    let Some(code) = code else {
+        for (code, text) in harness_dsl::EXPLANATIONS {
+            println!("{code}  {}", text.lines().next().unwrap_or_default());
+        }
+        return Ok(ExitCode::SUCCESS);
+    };
     match harness_dsl::explain(code) {
         Some(text) => println!("{}", text.trim()),
-        None => bail!("there is no code {code}"),
+        None => bail!("there is no code {code}; `harness explain` lists them"),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -30,7 +36,10 @@ pub fn kind(name: Option<&str>) -> Result<ExitCode> {
     };
     let Some(kind) = catalog.kind(name) else {
         let names: Vec<&str> = catalog.kinds.iter().map(|kind| kind.name.as_str()).collect();
-        bail!("there is no kind `{name}`; there are {}", names.join(", "));
+        match harness_dsl::did_you_mean(name, names.iter().copied()) {
+            Some(help) => bail!("there is no kind `{name}`; {help}"),
+            None => bail!("there is no kind `{name}`; there are {}", names.join(", ")),
+        }
     };
     println!("{}\n\n{}\n\nfields", kind.name, kind.doc);
     fields(&kind.fields, 1);

@@ -67,7 +67,7 @@ fn main() -> ExitCode {
         cli::Command::Graph(arguments) => cli::graph::graph(&arguments),
         cli::Command::Lsp => cli::lsp::lsp(),
         cli::Command::Job(arguments) => cli::job::job(&arguments),
-        cli::Command::Explain { code } => describe::explain(&code),
+        cli::Command::Explain { code } => describe::explain(code.as_deref()),
         cli::Command::Describe { markdown: true, .. } => describe::all(),
         cli::Command::Describe { kind, .. } => describe::kind(kind.as_deref()),
         cli::Command::Cache(command) => cli::cache::cache(&command),

@@ -41,7 +41,7 @@ pub fn report(text: &text::Text, json: bool) -> bool {
         let errors = found.iter().filter(|diagnostic| diagnostic.severity == Severity::Error).count();
         if errors > 0 {
             let codes = found.iter().find(|d| d.severity == Severity::Error).map_or("E0101", |d| d.code);
-            eprintln!("\n{errors} error{}; `harness explain {codes}` tells more", if errors == 1 { "" } else { "s" });
+            eprintln!("{errors} error{}; `harness explain {codes}` tells more", if errors == 1 { "" } else { "s" });
         }
     }
     text.checked.program.is_some()
@@ -55,18 +55,30 @@ fn mend(path: &Path, text: &text::Text) -> Result<bool> {
     fixes.sort_by_key(|fix| std::cmp::Reverse(fix.span.start));
     let mut mended = text.text.clone();
     let mut before = usize::MAX;
+    let mut made = Vec::new();
     for fix in &fixes {
         // From the back, so that places stay true; of two edits that overlap one is made.
-        if fix.span.end <= before && mended.get(fix.span.start..fix.span.end).is_some() {
-            mended.replace_range(fix.span.start..fix.span.end, &fix.text);
-            before = fix.span.start;
-        }
+        let Some(old) = mended.get(fix.span.start..fix.span.end).filter(|_| fix.span.end <= before) else { continue };
+        let at = text.checked.sources.location(fix.span);
+        let shown = |text: &str| match text {
+            "" => "nothing".to_owned(),
+            text => format!("`{}`", text.chars().map(visible).collect::<String>()),
+        };
+        made.push(format!("{}:{}:{}: {} is now {}", path.display(), at.line, at.column, shown(old), shown(&fix.text)));
+        mended.replace_range(fix.span.start..fix.span.end, &fix.text);
+        before = fix.span.start;
     }
     if mended != text.text {
         cli::fmt::replace(path, &mended)?;
-        eprintln!("{}: {} mended", path.display(), fixes.len());
+        made.iter().rev().for_each(|line| eprintln!("{line}"));
+        eprintln!("{}: {} mended", path.display(), made.len());
     }
     Ok(mended != text.text)
+}
+
+/// A character as it is, or by its number where it cannot be seen.
+fn visible(character: char) -> String {
+    if "\"'\\".contains(character) { character.to_string() } else { character.escape_debug().to_string() }
 }
 
 /// `harness check`

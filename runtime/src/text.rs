@@ -72,13 +72,48 @@ pub fn read(file: &Path, catalog: &Catalog, overrides: &Overrides) -> Result<Tex
 /// # Errors
 /// As for [`read`].
 pub fn read_as_written(file: &Path, catalog: &Catalog, overrides: &Overrides) -> Result<Text> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?;
+    if file.is_dir() {
+        anyhow::bail!("{} is a folder; name the .exp file in it", file.display());
+    }
+    let bytes = std::fs::read(file).with_context(|| {
+        let with = file.with_extension("exp");
+        let meant = file.extension().is_none() && with.is_file();
+        let hint = if meant { format!("; did you mean `{}`?", with.display()) } else { String::new() };
+        format!("{} cannot be read{hint}", file.display())
+    })?;
+    let text = match String::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => return Ok(no_text(file, &error.into_bytes())),
+    };
     let name = file.canonicalize().map(|path| shown(&path)).unwrap_or_else(|_| file.display().to_string());
     let loader = Recorded::default();
     let checked = check(&name, &text, &loader, catalog, overrides);
     let mut read = loader.0.into_inner();
     read.push((file.to_path_buf(), Digest::of_bytes(text.as_bytes())));
     Ok(Text { file: file.to_path_buf(), text, read, checked })
+}
+
+/// What is said of a file that is no UTF-8: where it stops being it.
+fn no_text(file: &Path, bytes: &[u8]) -> Text {
+    let good = std::str::from_utf8(bytes).map_or_else(|error| error.valid_up_to(), str::len);
+    let wide = bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]);
+    let text = String::from_utf8_lossy(bytes).into_owned();
+    let mut checked = Checked { program: None, diagnostics: Vec::new(), sources: Default::default() };
+    let source = checked.sources.add(file.display().to_string(), text.clone());
+    let byte = bytes.get(good).copied().unwrap_or_default();
+    let end = good + '\u{fffd}'.len_utf8();
+    let span = harness_dsl::Span { source, start: good, end };
+    let what = if wide { "it seems to be UTF-16" } else { "it seems to be Latin-1 or Windows-1252" };
+    let mut diagnostic =
+        Diagnostic::error("E0001", span, format!("the file is no UTF-8: byte {} is 0x{byte:02X}", good + 1))
+            .label(what)
+            .help("save it as UTF-8, or `iconv -f latin1 -t utf-8 old.exp > new.exp`");
+    if wide {
+        diagnostic.help = vec!["save it as UTF-8, or `iconv -f utf-16 -t utf-8 old.exp > new.exp`".into()];
+    }
+    diagnostic.locate(&checked.sources);
+    checked.diagnostics.push(diagnostic);
+    Text { file: file.to_path_buf(), text, read: Vec::new(), checked }
 }
 
 /// Steps that are worth a thread.
@@ -330,6 +365,16 @@ pub fn matching(program: &Program, targets: &[String]) -> Result<Vec<usize>> {
             names.dedup();
             names.sort_unstable();
             names.dedup();
+            // Of a family the members, where one of them was meant.
+            let family = target.split('[').next().unwrap_or(target);
+            let members: Vec<&str> =
+                written().filter(|step| step.name == family).map(|step| step.label.as_str()).take(12).collect();
+            if target.contains('[') && !members.is_empty() {
+                anyhow::bail!("`{family}` has no member `{target}`; there are {}", members.join(", "));
+            }
+            if let Some(help) = harness_dsl::did_you_mean(target, names.iter().copied()) {
+                anyhow::bail!("no step is called `{target}`; {help}");
+            }
             anyhow::bail!("no step is called `{target}`; there are {}", names.join(", "));
         }
     }

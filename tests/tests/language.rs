@@ -40,6 +40,30 @@ fn misspelt_names_are_mended_on_request() {
 }
 
 #[test]
+fn what_is_no_program_is_said_with_its_place_and_the_way_out() {
+    let test = Test::new().file("a.exp", PROGRAM);
+    let says = |arguments: &[&str], words: &str| {
+        let ran = test.harness(arguments);
+        assert_eq!(ran.code, 2, "{}", ran.stderr);
+        assert!(ran.stderr.contains(words), "{words}: {}", ran.stderr);
+        ran
+    };
+    std::fs::write(test.path().join("latin.exp"), b"# caf\xe9\nscenes w {}\n").unwrap();
+    let ran = says(&["check", "--json", "latin.exp"], "error[E0001]: the file is no UTF-8: byte 6 is 0xE9");
+    let found: Value = serde_json::from_str(ran.stdout.lines().next().unwrap()).unwrap();
+    assert_eq!((&found["code"], &found["line"]), (&json!("E0001"), &json!(1)));
+    std::fs::write(test.path().join("wide.exp"), b"\xff\xfes\0c\0").unwrap();
+    says(&["check", "wide.exp"], "it seems to be UTF-16");
+    says(&["check", "."], "is a folder");
+    says(&["check", "a"], "did you mean `a.exp`?");
+    says(&["describe", "pretrian"], "did you mean `pretrain`?");
+    says(&["show", "a.exp", "nm"], "did you mean `nn`?");
+    says(&["explain", "E9999"], "`harness explain` lists them");
+    let ran = test.harness(&["explain"]);
+    assert!(ran.code == 0 && ran.stdout.contains("W0206  Replicates that differ in a setting."), "{}", ran.stdout);
+}
+
+#[test]
 fn graphs_are_text_for_others() {
     let test = Test::new().file("a.exp", PROGRAM);
     let ran = test.harness(&["graph", "a.exp"]);

@@ -1,15 +1,17 @@
-//! `docs/tutorial.md` is what happens: its files are written, its commands run, and what they say is what it says.
+//! `docs/tutorial.md` and `docs/mistakes.md` are what happens: their files are written, their commands run, and what
+//! these say is what the pages say.
 
 use harness_tests::{Test, binary};
 use std::process::Command;
 
 const TUTORIAL: &str = include_str!("../../docs/tutorial.md");
+const MISTAKES: &str = include_str!("../../docs/mistakes.md");
 
 /// Blocks of code: the words behind the fence, and the lines.
-fn blocks() -> Vec<(&'static str, Vec<&'static str>)> {
+fn blocks(page: &'static str) -> Vec<(&'static str, Vec<&'static str>)> {
     let mut found = Vec::new();
     let mut open: Option<(&str, Vec<&str>)> = None;
-    for line in TUTORIAL.lines() {
+    for line in page.lines() {
         match (line.strip_prefix("```"), open.take()) {
             (Some(_), Some(block)) => found.push(block),
             (Some(words), None) => open = Some((words, Vec::new())),
@@ -61,11 +63,23 @@ fn what_stands_in_the_place_of_anything_is_found_and_nothing_else() {
 
 #[test]
 fn the_tutorial_is_what_happens() {
+    let ran = follow(TUTORIAL);
+    assert!(ran >= 12, "only {ran} commands were found");
+}
+
+#[test]
+fn the_mistakes_are_said_as_the_page_says() {
+    let ran = follow(MISTAKES);
+    assert!(ran >= 20, "only {ran} commands were found");
+}
+
+/// Does what a page says, and counts the commands.
+fn follow(page: &'static str) -> usize {
     let test = Test::new();
     let harness = binary("harness");
     let path = format!("{}:{}", harness.parent().unwrap().display(), std::env::var("PATH").unwrap_or_default());
     let mut ran = 0;
-    for (words, lines) in blocks() {
+    for (words, lines) in blocks(page) {
         if let Some(name) = words.strip_prefix("exp ") {
             test.write(name, lines.join("\n") + "\n");
             continue;
@@ -83,13 +97,9 @@ fn the_tutorial_is_what_happens() {
             let output = shell.output().expect("a shell");
             let said = String::from_utf8_lossy(&output.stdout).into_owned();
             let lines: Vec<&str> = said.lines().collect();
-            assert!(
-                fits(&command[1..], &lines),
-                "`{typed}` says\n{said}\nand the tutorial\n{}",
-                command[1..].join("\n")
-            );
+            assert!(fits(&command[1..], &lines), "`{typed}` says\n{said}\nand the page\n{}", command[1..].join("\n"));
             ran += 1;
         }
     }
-    assert!(ran >= 12, "only {ran} commands were found");
+    ran
 }

@@ -236,6 +236,10 @@ impl Checker<'_> {
         }
         match self.names.get(name) {
             Some(&family) => ValueKind::Family(FamilyRef::whole(family, name)),
+            None if super::borrowed(name).is_some() => {
+                self.unknown_name(name, span);
+                ValueKind::Wrong
+            }
             None => ValueKind::Word(name.into()),
         }
     }
@@ -465,6 +469,20 @@ impl Checker<'_> {
                     .unwrap_or_else(|| self.wrong(span, "the result is too large for an integer".into(), "overflows"))
             }
             (O::Divide, V::Int(a), V::Int(b)) if *b != 0 && a.checked_rem(*b) == Some(0) => V::Int(a / b),
+            // `pictures/train`: a path, and no quotient of names.
+            (O::Divide, V::Word(word), _) | (O::Divide, _, V::Word(word)) => {
+                let written = self.written(span);
+                let at = if matches!(left.kind, V::Word(_)) { left.span } else { right.span };
+                let word = word.clone();
+                let before = self.diagnostics.len();
+                self.unknown_name(&word, at);
+                let bare = written.bytes().all(|b| b.is_ascii_alphanumeric() || b"_./-".contains(&b));
+                if let Some(found) = self.diagnostics.get_mut(before).filter(|_| bare) {
+                    found.help = vec![format!("a path stands in quotes: `\"{written}\"`")];
+                    found.edit = Some(crate::diagnostic::Fix { span, text: format!("\"{written}\"") });
+                }
+                V::Wrong
+            }
             _ => match (left.number(), right.number()) {
                 (Some(_), Some(0.0)) if operator == O::Divide => {
                     self.wrong(span, "division by zero".into(), "divides by zero")

@@ -5,7 +5,7 @@ use super::{Checker, with_articles};
 use crate::catalog::{Field, Type, Variant};
 use crate::diagnostic::{Diagnostic, Related};
 use crate::source::Span;
-use crate::suggest::{did_you_mean, either, nearest_or_all};
+use crate::suggest::{did_you_mean, either, nearest, nearest_or_all};
 use serde_json::{Map, Value as Json, json};
 use std::collections::BTreeMap;
 
@@ -53,6 +53,42 @@ pub fn wanted(ty: &Type) -> String {
     }
 }
 
+/// Names that other programs give to fields.
+const ALIASES: [(&str, &str); 6] = [
+    ("learning_rate", "lr"),
+    ("wd", "weight_decay"),
+    ("batch_size", "batch"),
+    ("batchsize", "batch"),
+    ("num_epochs", "epochs"),
+    ("n_epochs", "epochs"),
+];
+
+/// Where a field of this name is, if it is one further in, or has another name: in words for a help line.
+fn within(name: &str, fields: &[Field]) -> Option<String> {
+    let known = ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, known)| known);
+    if known != name && fields.iter().any(|field| field.name == known) {
+        return Some(format!("it is called `{known}`"));
+    }
+    fields.iter().find_map(|field| {
+        let ty = match &field.ty {
+            Type::Optional(inner) => inner.as_ref(),
+            ty => ty,
+        };
+        let has = |fields: &[Field]| fields.iter().any(|field| field.name == known);
+        let outer = &field.name;
+        match ty {
+            Type::Tagged(variants) => {
+                let tag = &variants.iter().find(|variant| has(&variant.fields))?.name;
+                Some(format!("it is a field of `{outer}`: `{outer} = {tag} {{ {known} = … }}`"))
+            }
+            Type::Record(inner) if has(inner) => {
+                Some(format!("it is a field of `{outer}`: `{outer} = {{ {known} = … }}`"))
+            }
+            _ => None,
+        }
+    })
+}
+
 /// Whether one stretch of text lies in another.
 fn inside(outer: Span, inner: Span) -> bool {
     outer.source == inner.source && outer.start <= inner.start && inner.end <= outer.end
@@ -72,15 +108,26 @@ impl Checker<'_> {
         out: &mut Fitted,
     ) -> Map<String, Json> {
         let mut map = Map::new();
+        // Two misspellings of one field do not both stand for it.
+        let mut suggested: Vec<&str> = Vec::new();
         for (name, value) in record {
             let Some(field) = fields.iter().find(|field| field.name == *name) else {
-                let names: Vec<&str> = fields.iter().map(|field| field.name.as_str()).collect();
                 let span = self.field_names.get(&(value.span, name.clone())).copied().unwrap_or(value.span);
-                self.report(
-                    Diagnostic::error("E0104", span, format!("{what} has no field `{name}`"))
-                        .label("unknown field")
-                        .help_if(nearest_or_all(name, &names)),
-                );
+                let diagnostic =
+                    Diagnostic::error("E0104", span, format!("{what} has no field `{name}`")).label("unknown field");
+                let set = |field: &&str| record.iter().any(|(written, _)| written == *field);
+                let names: Vec<&str> = fields.iter().map(|field| field.name.as_str()).collect();
+                let free: Vec<&str> =
+                    names.iter().filter(|field| !set(field) && !suggested.contains(field)).copied().collect();
+                // A field that is set already is not meant a second time.
+                let taken = nearest(name, names.iter().copied()).filter(|near| set(near));
+                let help = match (taken, within(name, fields)) {
+                    (Some(near), _) => Some(format!("`{near}` is set already: delete one of the two")),
+                    (None, Some(place)) if nearest(name, free.iter().copied()).is_none() => Some(place),
+                    _ => nearest_or_all(name, &free),
+                };
+                suggested.extend(nearest(name, free.iter().copied()));
+                self.report(diagnostic.help_if(help));
                 continue;
             };
             let top = place.is_empty();
@@ -97,8 +144,12 @@ impl Checker<'_> {
         if place.is_empty() && self.orphans.contains(&from) {
             return map;
         }
-        for field in fields.iter().filter(|field| field.required && !record.iter().any(|(name, _)| *name == field.name))
-        {
+        let missing = |field: &&Field| {
+            // What is there under a misspelt name is not missing.
+            let there = record.iter().any(|(name, _)| *name == field.name) || suggested.contains(&field.name.as_str());
+            field.required && !there
+        };
+        for field in fields.iter().filter(missing) {
             self.report(
                 Diagnostic::error("E0105", at, format!("{what} needs the field `{}`", field.name))
                     .label(format!("`{}` is missing", field.name))
@@ -146,10 +197,46 @@ impl Checker<'_> {
             self.unknown_name(word, value.span);
             return None;
         }
-        self.report(
-            Diagnostic::error("E0106", value.span, format!("`{place}` takes {}, found {}", wanted(ty), value.found()))
-                .label(format!("expected {}", wanted(ty))),
-        );
+        let written = self.written(value.span);
+        let is_number = written.starts_with(|c: char| c.is_ascii_digit()) && value.number().is_some();
+        let found = if is_number && matches!(value.kind, ValueKind::Float(_)) {
+            format!("the number {written}")
+        } else {
+            value.found()
+        };
+        let mut diagnostic =
+            Diagnostic::error("E0106", value.span, format!("`{place}` takes {}, found {found}", wanted(ty)))
+                .label(format!("expected {}", wanted(ty)));
+        match (ty, &value.kind) {
+            // The same number, as it has to be written.
+            (Type::Int { .. }, ValueKind::Float(number))
+                if number.fract() == 0.0 && number.abs() < 9e15 && is_number && !written.ends_with('%') =>
+            {
+                diagnostic = diagnostic.help(format!("write `{number:.0}`")).edit(value.span, format!("{number:.0}"));
+            }
+            (Type::Tagged(variants), ValueKind::Text(text)) if variants.iter().any(|v| v.name == *text) => {
+                diagnostic = diagnostic.help(format!("without quotes: `{text}`"));
+                if written == format!("\"{text}\"") {
+                    diagnostic = diagnostic.edit(value.span, text.clone());
+                }
+            }
+            (Type::Input(_), ValueKind::Text(text))
+                if self.names.contains_key(text.split(['.', '[', '@']).next().unwrap_or(text)) =>
+            {
+                diagnostic = diagnostic.help(format!("steps are named without quotes: `{text}`"));
+            }
+            (Type::Text, ValueKind::Int(_) | ValueKind::Float(_)) => {
+                diagnostic = diagnostic.help(format!("in quotes: `\"{written}\"`, or joined to a text: `\"\" + n`"));
+            }
+            (Type::Duration, ValueKind::Int(_) | ValueKind::Float(_)) if is_number => {
+                diagnostic = diagnostic.help(format!("say of what: `{written}s`, `{written}min` or `{written}h`"));
+            }
+            (Type::Size, ValueKind::Int(_) | ValueKind::Float(_)) if is_number => {
+                diagnostic = diagnostic.help(format!("say of what: `{written}MB` or `{written}GiB`"));
+            }
+            _ => {}
+        }
+        self.report(diagnostic);
         None
     }
 
@@ -382,10 +469,16 @@ impl Checker<'_> {
 
     fn out_of_range(&mut self, value: &Value, ty: &Type, place: &str) -> Option<Json> {
         let number = value.number().unwrap_or_default();
-        self.report(
-            Diagnostic::error("E0107", value.span, format!("`{place}` is out of range: {number}"))
-                .label(format!("expected {}", wanted(ty))),
-        );
+        let mut diagnostic = Diagnostic::error("E0107", value.span, format!("`{place}` is out of range: {number}"))
+            .label(format!("expected {}", wanted(ty)));
+        if let Type::Float { max: Some(max), .. } = ty
+            && *max <= 1.0
+            && matches!(value.kind, ValueKind::Int(2..))
+            && number / 100.0 <= *max
+        {
+            diagnostic = diagnostic.help(format!("a share of {number} in a hundred is `{number}%`"));
+        }
+        self.report(diagnostic);
         None
     }
 

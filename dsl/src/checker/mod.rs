@@ -244,12 +244,13 @@ impl Checker<'_> {
         known.extend(self.params.iter().map(|(name, ..)| name.as_str()));
         known.extend(self.scopes.iter().flat_map(|s| s.lets.keys().map(String::as_str).chain(s.axis.as_deref())));
         known.extend(self.scopes.iter().flat_map(|s| s.along.iter().map(String::as_str)));
-        let help = did_you_mean(name, known);
-        self.report(
-            Diagnostic::error("E0103", span, format!("nothing is called `{name}` here"))
-                .label("unknown name")
-                .help_if(help),
-        );
+        let diagnostic =
+            Diagnostic::error("E0103", span, format!("nothing is called `{name}` here")).label("unknown name");
+        let diagnostic = match borrowed(name) {
+            Some(plain) => diagnostic.help(format!("write `{plain}`")).edit(span, plain),
+            None => diagnostic.help_if(did_you_mean(name, known)),
+        };
+        self.report(diagnostic);
     }
 
     /// A word that is no name where a value is compared; in quotes it would be a text, if that is what it is compared with.
@@ -365,9 +366,8 @@ impl Checker<'_> {
                 continue;
             }
             let value = self.evaluate(&field.value, scope, bindings);
-            self.field_names.insert((value.span, last.text.clone()), last.span);
-            if path.len() > 1 {
-                self.field_names.insert((value.span, first.text.clone()), first.span);
+            for name in &field.path {
+                self.field_names.insert((value.span, name.text.clone()), name.span);
             }
             out.push((path, value));
         }
@@ -868,6 +868,16 @@ impl Checker<'_> {
             }
             ValueKind::Family(reference) => json!(self.family_name(reference.family)),
         }
+    }
+}
+
+/// The word of this language for one of others.
+fn borrowed(word: &str) -> Option<&'static str> {
+    match word {
+        "True" | "TRUE" => Some("true"),
+        "False" | "FALSE" => Some("false"),
+        "None" | "NONE" | "null" | "nil" => Some("none"),
+        _ => None,
     }
 }
 

@@ -23,7 +23,7 @@ macro_rules! shows {
     )*};
 }
 
-shows! { artifacts, brackets, fields, lexical, measured, names }
+shows! { artifacts, borrowed, brackets, fields, headers, lexical, measured, names, near, unclosed, yaml }
 
 /// Every code: a text that has it, beside what is shown of it and what `harness explain` says.
 ///
@@ -113,4 +113,107 @@ fn codes_are_explained() {
     assert!(explain("E0104").is_some_and(|text| text.contains("field")));
     assert_eq!(explain("E9999"), None);
     assert!(EXPLANATIONS.iter().all(|(_, text)| text.len() > 40));
+}
+
+/// What `--fix` makes of a text.
+fn mended(text: &str) -> String {
+    let mut fixes: Vec<harness_dsl::Fix> =
+        check_with(text, &[], &[]).diagnostics.iter().filter_map(harness_dsl::Diagnostic::fix).collect();
+    fixes.sort_by_key(|fix| std::cmp::Reverse(fix.span.start));
+    let mut mended = text.to_owned();
+    fixes.iter().for_each(|fix| mended.replace_range(fix.span.start..fix.span.end, &fix.text));
+    mended
+}
+
+#[test]
+fn what_has_one_remedy_is_mended_and_becomes_right() {
+    for (wrong, right) in [
+        ("let c = if !true then 1 else 2", "let c = if not true then 1 else 2"),
+        ("let c = if ! true && false then 1 else 2", "let c = if not true and false then 1 else 2"),
+        ("scenes w { train: 3, classes:4 }", "scenes w { train = 3, classes = 4 }"),
+        ("scenes w { train : 3 }", "scenes w { train = 3 }"),
+        ("scenes w { train = 3 } // few", "scenes w { train = 3 } # few"),
+        ("scenes w { train = 3; classes = 4; }", "scenes w { train = 3, classes = 4 }"),
+        ("let a = True\nlet b = None", "let a = true\nlet b = none"),
+        ("let a = “x” + ‘y’", "let a = \"x\" + \"y\""),
+        ("let a = 3 – 2 × 4", "let a = 3 - 2 * 4"),
+        ("let a = 12 h\nlet b = 12hours\nlet c = 2gb", "let a = 12h\nlet b = 12h\nlet c = 2GB"),
+        ("let a = 1.e-3", "let a = 1.0e-3"),
+        (
+            "scenes w {}\npretrain p { data = w, encoder = \"resnet50\" }",
+            "scenes w {}\npretrain p { data = w, encoder = \"resnet50\" }",
+        ),
+        (
+            "scenes w {}\npretrain p { data = w, views = \"two_crops\" }",
+            "scenes w {}\npretrain p { data = w, views = two_crops }",
+        ),
+        ("scenes w { train = 200.0, classes = 1e3 }", "scenes w { train = 200, classes = 1000 }"),
+        ("image_folder p { path = /data/x }", "image_folder p { path = \"/data/x\" }"),
+        ("image_folder p { path = pictures/train }", "image_folder p { path = \"pictures/train\" }"),
+        (
+            "for k in [1, 2] if k > 1 { scenes w { train = k } }",
+            "for k in [1, 2] when k > 1 { scenes w { train = k } }",
+        ),
+        (
+            "for k in [1, 2] when k = 1 { scenes w { train = k } }",
+            "for k in [1, 2] when k == 1 { scenes w { train = k } }",
+        ),
+        ("let a =\u{200b} 3", "let a = 3"),
+        ("For k in [1, 2] { scenes w { train = k } }", "for k in [1, 2] { scenes w { train = k } }"),
+    ] {
+        assert_eq!(mended(wrong), right);
+        assert_eq!(codes(right), [""; 0], "{right}");
+    }
+}
+
+#[test]
+fn nothing_is_mended_that_changes_what_an_experiment_means() {
+    let family = "scenes w {}\npretrain seed1 { data = w }\npretrain seed3 { data = w }\n";
+    for same in [
+        &format!("{family}knn n {{ encoder = seed2, train = w, test = w.test }}"),
+        "scenes w {}\npretrain p { data = w, encoder = resnet101 }",
+        "scenes w {}\npretrain p { data = w, epohcs = 3, epochs = 4 }",
+        "scenes w {}\npretrain p { data = w, epohcs = 3, eopchs = 4, epochs = 4 }",
+        "scenes w { train = 10k }",
+        "scenes w { train = 7 // 2 }",
+        "scenes w {}\nencoder e { source = random }\nknn n { encoder = e, train = w, test = w.test }\nclaim \"c\" { median(n.top1) > 3 }",
+        "for s in [\"cosine\", \"step\"] when s != \"stpe\" { scenes w { train = if s == \"step\" then 1 else 2 } }",
+    ] {
+        assert_ne!(codes(same), [""; 0], "{same}");
+        assert_eq!(mended(same), *same);
+    }
+    // Two misspellings of one field: the first is mended, the second is for the writer.
+    let twice = "scenes w {}\npretrain p { data = w, epohcs = 3, eopchs = 4 }";
+    assert_eq!(mended(twice), "scenes w {}\npretrain p { data = w, epochs = 3, eopchs = 4 }");
+}
+
+#[test]
+fn one_mistake_in_a_header_is_one_mistake() {
+    for header in [
+        "for x in [1, 2] if x > 1 {",
+        "for x in [1, 2] when x = 2 {",
+        "for x in [1, 2] when x > 1 && true {",
+        "for (x in [1, 2]) {",
+        "for x in [2, 3], y in [10, 20] {",
+        "for x in range(10, 100, 10) {",
+        "for x in 0..200 {",
+        "for x [1, 2] {",
+        "for x in [1, , 2] {",
+        "for x in {",
+        "for x in [1, 2 {",
+    ] {
+        let text = format!(
+            "{header}\n    scenes w {{ train = x }}\n}}\nscenes v {{ train = 3 }}\nknn n {{ encoder = w, train = v, test = v.test }}"
+        );
+        let found = codes(&text);
+        assert!(found.len() <= 1 + usize::from(found.contains(&"E0109")), "{header} {found:?}");
+    }
+    assert_eq!(
+        codes("for x in [1, 2]:\n    scenes w { train = x }\n    scenes u { classes = 2 + x }\nscenes v {}"),
+        ["E0010"]
+    );
+    assert_eq!(codes("scenes w {}\nreplicate 3 {\n    pretrain p { data = w, seed = seed }\n}"), ["E0010"]);
+    assert_eq!(codes("scenes w {}\npretrain p { Data = w }"), ["E0104"]);
+    assert_eq!(codes("scenes w { train = 10 % }"), ["E0001"]);
+    assert_eq!(codes("for n in range(3) when n { scenes w { train = n } }"), ["E0114"]);
 }
