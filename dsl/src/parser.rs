@@ -214,6 +214,21 @@ impl<'a> Parser<'a> {
             (Some(Token::Symbol(",")), Token::Int(_)) if touches => {
                 diagnostic.help("the decimal sign is a point, as in `1.5`; a comma separates fields")
             }
+            (_, Token::Name(word)) if word == "if" && expected.contains("new line") => {
+                diagnostic.help("a choice is written `if condition then 1 else 2`")
+            }
+            (_, Token::Name(word)) if word == "for" && expected.contains("`]`") => {
+                diagnostic.help("a list is written out, or is a `range`; `for` stands before a block of steps")
+            }
+            (Some(Token::Name(_)), Token::Symbol(":")) if expected == "`=`" => {
+                diagnostic.help("a param has the type of its value: `param epochs = 200`")
+            }
+            (Some(Token::Name(word)), Token::Symbol("{")) if word == "claim" => {
+                diagnostic.help("`claim \"what is claimed\" { nn.top1 > 50 }`")
+            }
+            (Some(Token::Name(_)), Token::Symbol("(")) if expected == "`{`" => {
+                diagnostic.help("fields stand between braces: `pretrain moco { epochs = 200 }`")
+            }
             _ => diagnostic,
         }
     }

@@ -23,7 +23,7 @@ macro_rules! shows {
     )*};
 }
 
-shows! { artifacts, borrowed, brackets, fields, headers, lexical, measured, names, near, unclosed, yaml }
+shows! { artifacts, borrowed, brackets, fields, headers, lexical, measured, names, near, python, unclosed, yaml }
 
 /// Every code: a text that has it, beside what is shown of it and what `harness explain` says.
 ///
