@@ -81,8 +81,19 @@ impl Checker<'_> {
         for (this, other) in [(0, 1), (1, 0)] {
             let number = constant(if this == 0 { &comparison.left } else { &comparison.right });
             if let (Some(number), Unit::Share) = (number, &units[other]) {
-                self.share(number, sides[this], sides[other]);
+                self.share(number, sides[this], subtracts(sides[other]));
                 break;
+            }
+            if let (Unit::Share, ExprKind::Chain(_, rest)) = (&units[this], &sides[this].kind) {
+                // `nn[a].top1 > nn[b].top1 + 0.02`
+                let margin = rest.iter().find(|(_, part)| matches!(part.kind, ExprKind::Float(size) if size < 0.1));
+                if let Some((_, part)) = margin
+                    && let ExprKind::Float(size) = part.kind
+                    && units[other] == Unit::Share
+                {
+                    self.share(size, part, true);
+                    break;
+                }
             }
             if let (Unit::Share, Unit::Other(metric)) = (&units[this], &units[other]) {
                 let share = self.first(sides[this]).map(|number| number.metric.clone()).unwrap_or_default();
@@ -101,10 +112,9 @@ impl Checker<'_> {
     }
 
     /// A share beside a number that is probably meant as a fraction, or that no share reaches.
-    fn share(&mut self, number: f64, written: &Expr, share: &Expr) {
+    fn share(&mut self, number: f64, written: &Expr, difference: bool) {
         let explicit = self.written(written.span).ends_with('%');
         let size = number.abs();
-        let difference = subtracts(share);
         // Half a point of difference is a claim; a hundredth of one is a fraction.
         let small = if difference { 0.1 } else { 1.0 };
         let diagnostic = if size > 100.0 {
