@@ -32,7 +32,7 @@ pub fn imply(program: Program) -> Program {
                 let mut params = Map::from_iter([("encoder".into(), encoder.clone()), ("data".into(), data.clone())]);
                 params.extend(transform.clone().map(|transform| ("transform".into(), transform)));
                 params.extend(layer.clone().map(|layer| ("layer".into(), layer)));
-                let known = known.entry(Value::Object(params.clone()).to_string());
+                let known = known.entry(params.clone());
                 // The work of the evaluation is done there, so what it needs of a machine is needed there.
                 let resources = step.params.get(harness_executors::FIELD);
                 params.extend(resources.map(|resources| (harness_executors::FIELD.into(), resources.clone())));

@@ -12,6 +12,7 @@ use harness_dsl::{Catalog, Step};
 use harness_protocol::steps;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Files of a dataset that are named.
@@ -190,25 +191,26 @@ impl Against {
 /// The cache cannot be read.
 pub fn explain(project: &Project, states: &[State], wanted: &[bool]) -> Result<Vec<Option<Explained>>> {
     let earlier = runs::earlier(&project.cache, &project.file);
-    let taken = action::taken(&project.program, wanted);
+    // Only what is lost makes anybody ask.
+    let taken = LazyCell::new(|| action::taken(&project.program, wanted));
     let mut explained: Vec<Option<Explained>> = Vec::new();
     for (step, state) in project.program.steps.iter().zip(states) {
         explained.push(match wanted[step.id] {
-            true => Some(one(project, step, state, states, &explained, &earlier, &taken)?),
+            true => Some(one(project, step, state, states, &explained, &earlier, &|| &taken[step.id])?),
             false => None,
         });
     }
     Ok(explained)
 }
 
-fn one(
+fn one<'t>(
     project: &Project,
     step: &Step,
     state: &State,
     states: &[State],
     before: &[Option<Explained>],
     earlier: &BTreeMap<String, Vec<Digest>>,
-    taken: &[BTreeSet<String>],
+    taken: &dyn Fn() -> &'t BTreeSet<String>,
 ) -> Result<Explained> {
     let cache = &project.cache;
     let known = state.finished.is_some();
@@ -235,7 +237,7 @@ fn one(
                 outputs.push(name.clone());
             }
         }
-        let lacking = action::not_kept(record, &taken[step.id]);
+        let lacking = action::not_kept(record, taken());
         causes.push(match outputs.is_empty() && !lacking.is_empty() {
             true => Cause::NotKept { outputs: lacking },
             false => Cause::Lost { outputs },

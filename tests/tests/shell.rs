@@ -1,4 +1,5 @@
-//! What shells and manuals get: completions as a real bash asks for them, pages as a real troff reads them.
+//! What shells, manuals and VS Code get: completions as a real bash asks for them, pages as a real troff reads them, the
+//! grammar of colours as its engine reads it.
 
 use harness_tests::Test;
 use std::path::Path;
@@ -121,6 +122,18 @@ fn manual_pages_say_what_values_there_are_and_are_sound() {
     }
     assert!(test.harness(&["--help"]).code(0).stdout.contains("\n  man "));
     sound(&pages);
+}
+
+#[test]
+fn the_grammar_of_colours_is_read_by_the_engine_of_vs_code() {
+    let extension = Path::new(env!("CARGO_MANIFEST_DIR")).join("../editors/vscode");
+    if !extension.join("node_modules").is_dir() {
+        return println!("skipped: `npm install` was not run in editors/vscode");
+    }
+    match Command::new("npm").arg("test").current_dir(&extension).output() {
+        Ok(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout)),
+        Err(error) => println!("skipped: npm cannot be started ({error})"),
+    }
 }
 
 /// Every page through troff, with all of its warnings.

@@ -122,9 +122,17 @@ struct Told {
     names: Names,
 }
 
+/// Bytes of a text whose check is noticed by what else is done meanwhile, and how long it is then put off.
+const LARGE: usize = 200_000;
+const PAUSE: Duration = Duration::from_millis(25);
+
 /// Checks what it is asked to; of several edits of one text the last.
 fn check(asked: &Receiver<Ask>, tell: &Sender<Told>, catalog: &Catalog) {
     while let Ok(first) = asked.recv() {
+        // What is asked right after a keystroke comes first, and the next keystroke may make this one's check needless.
+        if first.text.len() > LARGE {
+            std::thread::sleep(PAUSE);
+        }
         let mut waiting = vec![first];
         for ask in asked.try_iter() {
             waiting.retain(|other| other.uri != ask.uri);

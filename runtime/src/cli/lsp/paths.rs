@@ -11,7 +11,7 @@ use std::path::PathBuf;
 const READ: usize = 20_000;
 
 /// Entries that are offered. More come as more is typed.
-pub const OFFERED: usize = 500;
+pub const OFFERED: usize = 200;
 
 /// What could stand at a path: folders first, hidden ones only where a point was typed.
 pub fn complete(place: &PathPlace, document: &Document) -> CompletionList {
