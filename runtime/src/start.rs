@@ -96,7 +96,7 @@ pub fn check(arguments: &cli::Check) -> Result<ExitCode> {
             eprintln!(
                 "{}: {}, {}, {}",
                 path.display(),
-                cli::count(program.steps.len(), "step"),
+                cli::count(program.steps.iter().filter(|step| !step.implied).count(), "step"),
                 cli::count(program.tables.len(), "table"),
                 cli::count(program.claims.len(), "claim")
             );
