@@ -1,6 +1,7 @@
 //! Action keys: everything that decides a result, in one struct that prints and explains itself.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Number, Value};
@@ -22,8 +23,8 @@ pub struct ActionKey {
     pub kind: String,
     /// The version of the kind's implementation; raised when the same parameters give other bytes.
     pub version: u32,
-    /// An object: parameters, input digests and seed.
-    pub params: Value,
+    /// An object: parameters, input digests and seed. Shared, since a key is held by all that is known of its result.
+    pub params: Arc<Value>,
 }
 
 /// One place where two keys differ.
@@ -40,7 +41,7 @@ pub struct Difference {
 impl ActionKey {
     /// A key of the present format.
     pub fn new(kind: impl Into<String>, version: u32, params: Value) -> ActionKey {
-        ActionKey { format: KEY_FORMAT, kind: kind.into(), version, params }
+        ActionKey { format: KEY_FORMAT, kind: kind.into(), version, params: Arc::new(params) }
     }
 
     /// A key whose parameters are any serialisable struct.
@@ -260,7 +261,7 @@ mod tests {
             ActionKey { format: 2, ..base.clone() },
             ActionKey { kind: "probe".into(), ..base.clone() },
             ActionKey { version: 4, ..base.clone() },
-            ActionKey { params: json!({"k": 2}), ..base.clone() },
+            ActionKey { params: Arc::new(json!({"k": 2})), ..base.clone() },
         ];
         for other in others {
             assert_ne!(base.digest(), other.digest(), "{other:?}");

@@ -10,6 +10,7 @@ use harness_protocol::{Artifact, KindInfo, steps};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 /// A step that has a result, with what its successors need of it.
 #[derive(Clone, Debug)]
@@ -29,8 +30,8 @@ pub struct Action {
     pub key: ActionKey,
     /// Its digest.
     pub digest: Digest,
-    /// Parameters with defaults resolved, inputs as artifacts and observing fields.
-    pub params: Value,
+    /// Parameters with defaults resolved, inputs as artifacts and observing fields. Those of the key where nothing observes.
+    pub params: Arc<Value>,
     /// The observing fields that are set.
     pub observed: BTreeMap<String, Value>,
     /// Files of the inputs, by digest.
@@ -84,7 +85,11 @@ pub fn action(
         anyhow!("{}", said.join("; "))
     })?;
     let (keyed, observed) = split(&params, catalog, info);
-    let key = ActionKey::new(info.name, info.version, keyed);
+    let params = Arc::new(params);
+    let mut key = ActionKey::new(info.name, info.version, keyed);
+    if key.params == params {
+        key.params = params.clone();
+    }
     let digest = key.digest();
     Ok(Action { info, key, digest, params, observed, inputs })
 }
@@ -139,7 +144,7 @@ impl Action {
         all.extend(record.into_iter().flat_map(|record| epochs(record.outputs.keys())));
         all.extend(taken.iter().flat_map(|taken| epochs(taken.iter())));
         if all.len() > before {
-            self.params["keep"] = json!(all);
+            Arc::make_mut(&mut self.params)["keep"] = json!(all);
             self.observed.insert("keep".into(), json!(all));
         }
     }

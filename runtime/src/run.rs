@@ -861,7 +861,11 @@ fn plan(request: &Request<'_>, finished: &[Option<Finished>], step: usize) -> Pl
             Planned::Action(Box::new((action, Ok(None))))
         }
         Ok(action) => {
-            let known = action::lookup(request.cache, &action.digest);
+            let mut known = action::lookup(request.cache, &action.digest);
+            if let Ok(Some(known)) = &mut known {
+                // The same, and there may be many thousands.
+                known.record.key = action.key.clone();
+            }
             Planned::Action(Box::new((action, known)))
         }
         Err(error) => Planned::Impossible(format!("{error:#}")),
@@ -1034,7 +1038,7 @@ impl Slot<'_> {
             version: action.info.version,
             key: action.digest.to_string(),
             label: label.clone(),
-            params: action.params.clone(),
+            params: Value::clone(&action.params),
             inputs: action.inputs.clone(),
             out_dir: out.clone(),
             work_dir: cache.work_place(&action.digest),

@@ -207,7 +207,7 @@ fn print(project: &Project, step: &Step, state: &State, record: Option<&Record>,
         println!("key {key}");
     }
     let written = Value::Object(step.params.clone());
-    let params = record.map(|record| &record.key.params).or(state.action.as_ref().map(|action| &action.params));
+    let params = record.map(|record| &*record.key.params).or(state.action.as_ref().map(|action| &*action.params));
     println!("\nparameters");
     aligned(&parameters(project, step, params.unwrap_or(&written))).iter().for_each(|line| println!("{line}"));
     let Some(record) = record else { return Ok(()) };
@@ -274,7 +274,7 @@ fn as_json(project: &Project, step: &Step, state: &State, record: Option<&Record
     Ok(json!({
         "label": step.label, "kind": step.kind, "known": present, "error": state.error,
         "key": record.map(|record| record.digest).or(state.key),
-        "params": record.map(|record| &record.key.params).or(action.map(|action| &action.params)),
+        "params": record.map(|record| &*record.key.params).or(action.map(|action| &*action.params)),
         "record": record, "files": files,
     }))
 }

@@ -255,7 +255,7 @@ impl<'a> Cluster<'a> {
             version: action.info.version,
             key: action.digest.to_string(),
             label: task.label.clone(),
-            params: action.params.clone(),
+            params: serde_json::Value::clone(&action.params),
             inputs: action.inputs.clone(),
             // The job's own folder, which is not known before it is ordered.
             out_dir: Default::default(),
