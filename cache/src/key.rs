@@ -304,7 +304,7 @@ mod tests {
         }
         let params = |lr, scale| Params { lr, views: vec![View { scale: 1.0 }, View { scale }] };
         let fine = ActionKey::of_params("pretrain", 1, &params(0.5, 2.0)).unwrap();
-        assert_eq!(fine.params, json!({"lr": 0.5, "views": [{"scale": 1.0}, {"scale": 2.0}]}));
+        assert_eq!(*fine.params, json!({"lr": 0.5, "views": [{"scale": 1.0}, {"scale": 2.0}]}));
         for (params, place) in [(params(f64::NAN, 1.0), "lr"), (params(0.1, f32::INFINITY), "views[1].scale")] {
             match ActionKey::of_params("pretrain", 1, &params) {
                 Err(Error::NotFinite { path }) => assert_eq!(path, place),
