@@ -12,7 +12,8 @@ use harness_dsl::Program;
 use harness_executors::Standing;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -179,6 +180,28 @@ impl Run {
     /// The checked program that ran.
     pub fn program(&self) -> Option<Program> {
         serde_json::from_slice(&std::fs::read(self.dir.join("program.json")).ok()?).ok()
+    }
+
+    /// The steps that ended with a result, and its key. Each step's last word counts.
+    pub fn results(&self) -> HashMap<String, Digest> {
+        /// What is read of an event; the rest, numbers above all, is passed over.
+        #[derive(serde::Deserialize)]
+        struct Ended<'a> {
+            #[serde(borrow)]
+            label: Cow<'a, str>,
+            key: Option<Digest>,
+            status: Status,
+        }
+        let text = std::fs::read_to_string(self.dir.join("events.jsonl")).unwrap_or_default();
+        let mut found = HashMap::new();
+        for line in text.lines().filter(|line| line.starts_with("{\"event\":\"step_finished\"")) {
+            let Ok(ended) = serde_json::from_str::<Ended<'_>>(line) else { continue };
+            match (ended.status, ended.key) {
+                (Status::Executed | Status::Cached, Some(key)) => found.insert(ended.label.into_owned(), key),
+                _ => found.remove(ended.label.as_ref()),
+            };
+        }
+        found
     }
 
     /// What its events tell. Lines that cannot be read (cut off by a crash) are passed over.
@@ -360,21 +383,46 @@ fn plural(n: usize) -> &'static str {
     if n == 1 { "" } else { "s" }
 }
 
-/// Results that earlier runs of a file had for each label, newest first, each key once.
-pub fn earlier(cache: &Cache, file: &Path) -> BTreeMap<String, Vec<Digest>> {
-    let mut found: BTreeMap<String, Vec<Digest>> = BTreeMap::new();
-    for run in of_file(cache.dir(), file) {
-        for (label, step) in run.told().steps {
-            let done = matches!(step.status, Some(Status::Executed | Status::Cached));
-            if let (true, Some(key)) = (done, step.key) {
-                let keys = found.entry(label).or_default();
+/// Results that earlier runs of a file had, read run by run, newest first, and no further back than is asked.
+#[derive(Debug)]
+pub struct Earlier {
+    unread: std::vec::IntoIter<Run>,
+    /// Keys of each label, newest first, each once.
+    found: HashMap<String, Vec<Digest>>,
+}
+
+impl Earlier {
+    /// Of this file; nothing is read yet.
+    pub fn of(cache: &Cache, file: &Path) -> Self {
+        Self { unread: of_file(cache.dir(), file).into_iter(), found: HashMap::new() }
+    }
+
+    /// What `wanted` makes of the newest result of a label that it makes something of.
+    ///
+    /// # Errors
+    /// Those of `wanted`.
+    pub fn find<T>(
+        &mut self,
+        label: &str,
+        mut wanted: impl FnMut(&Digest) -> anyhow::Result<Option<T>>,
+    ) -> anyhow::Result<Option<T>> {
+        let mut at = 0;
+        loop {
+            while let Some(key) = self.found.get(label).and_then(|keys| keys.get(at)) {
+                if let Some(one) = wanted(key)? {
+                    return Ok(Some(one));
+                }
+                at += 1;
+            }
+            let Some(run) = self.unread.next() else { return Ok(None) };
+            for (label, key) in run.results() {
+                let keys = self.found.entry(label).or_default();
                 if !keys.contains(&key) {
                     keys.push(key);
                 }
             }
         }
     }
-    found
 }
 
 #[cfg(test)]

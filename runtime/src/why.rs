@@ -4,8 +4,9 @@
 use crate::config::Config;
 use crate::project::Project;
 use crate::run::State;
+use crate::runs::Earlier;
 use crate::text::{Reference, fields, substitute};
-use crate::{action, command, datasets, inputs, runs};
+use crate::{action, command, datasets, inputs};
 use anyhow::Result;
 use harness_cache::{ActionKey, Cache, Difference, Digest, Record};
 use harness_dsl::{Catalog, Step};
@@ -160,6 +161,21 @@ pub struct Explained {
     pub causes: Vec<Cause>,
 }
 
+impl Explained {
+    /// Of a step whose result is there, compared with nothing.
+    fn known(step: &Step, state: &State) -> Self {
+        Self {
+            label: step.label.clone(),
+            family: step.name.clone(),
+            kind: step.kind.clone(),
+            standing: Standing::Known,
+            key: state.key,
+            against: None,
+            causes: Vec::new(),
+        }
+    }
+}
+
 /// An earlier result.
 #[derive(Clone, Debug, Serialize)]
 pub struct Against {
@@ -185,18 +201,19 @@ impl Against {
     }
 }
 
-/// Explains every wanted step, in the order of the program.
+/// Explains every wanted step, in the order of the program; those that are `known` as well: what changed since the result before.
 ///
 /// # Errors
 /// The cache cannot be read.
-pub fn explain(project: &Project, states: &[State], wanted: &[bool]) -> Result<Vec<Option<Explained>>> {
-    let earlier = runs::earlier(&project.cache, &project.file);
+pub fn explain(project: &Project, states: &[State], wanted: &[bool], known: bool) -> Result<Vec<Option<Explained>>> {
+    let mut earlier = Earlier::of(&project.cache, &project.file);
     // Only what is lost makes anybody ask.
     let taken = LazyCell::new(|| action::taken(&project.program, wanted));
     let mut explained: Vec<Option<Explained>> = Vec::new();
     for (step, state) in project.program.steps.iter().zip(states) {
         explained.push(match wanted[step.id] {
-            true => Some(one(project, step, state, states, &explained, &earlier, &|| &taken[step.id])?),
+            true if state.finished.is_some() && !known => Some(Explained::known(step, state)),
+            true => Some(one(project, step, state, states, &explained, &mut earlier, &|| &taken[step.id])?),
             false => None,
         });
     }
@@ -209,21 +226,14 @@ fn one<'t>(
     state: &State,
     states: &[State],
     before: &[Option<Explained>],
-    earlier: &BTreeMap<String, Vec<Digest>>,
+    earlier: &mut Earlier,
     taken: &dyn Fn() -> &'t BTreeSet<String>,
 ) -> Result<Explained> {
     let cache = &project.cache;
     let known = state.finished.is_some();
-    let mut other = None;
-    for key in earlier.get(&step.label).into_iter().flatten().filter(|key| !known || Some(**key) != state.key) {
-        // The same key again means that its result was lost: see below.
-        if Some(*key) != state.key
-            && let Some(record) = cache.record(key)?
-        {
-            other = Some(record);
-            break;
-        }
-    }
+    // The same key again means that its result was lost: see below.
+    let other =
+        earlier.find(&step.label, |key| if Some(*key) == state.key { Ok(None) } else { Ok(cache.record(key)?) })?;
     let mut causes = Vec::new();
     let mut standing = if known { Standing::Known } else { Standing::Runs };
     let mut lost = None;

@@ -90,7 +90,7 @@ pub fn plan(arguments: &Plan) -> Result<ExitCode> {
 fn planned(project: &Project, arguments: &Plan) -> Result<ExitCode> {
     let wanted = text::select(&project.program, &arguments.targets)?;
     let states = project.look(&wanted)?;
-    let explained = explain(project, &states, &wanted)?;
+    let explained = explain(project, &states, &wanted, false)?;
     let config = &project.config;
     let device = arguments.device.as_deref().unwrap_or(&config.device);
     let slots = devices::slots(device, arguments.jobs.or(config.jobs), config.threads)?.len();

@@ -4,6 +4,7 @@ use crate::cli::{Place, aligned, bytes, completions, print_json, when};
 use crate::listen::{seconds, short as number};
 use crate::project::Project;
 use crate::run::State;
+use crate::runs::Earlier;
 use crate::{runs, text, why};
 use anyhow::{Result, bail};
 use clap::Args;
@@ -112,12 +113,7 @@ fn stage(stage: &str, file: &Path, place: &Place) -> Result<ExitCode> {
 
 /// The newest result of a name among earlier runs of the file.
 fn newest(project: &Project, label: &str) -> Result<Option<Record>> {
-    for key in runs::earlier(&project.cache, &project.file).get(label).into_iter().flatten() {
-        if let Some(record) = project.cache.record(key)? {
-            return Ok(Some(record));
-        }
-    }
-    Ok(None)
+    Earlier::of(&project.cache, &project.file).find(label, |key| Ok(project.cache.record(key)?))
 }
 
 fn blob(project: &Project, digest: &Digest) -> Result<String> {

@@ -72,7 +72,8 @@ pub fn views(arguments: &Views) -> Result<ExitCode> {
         let why = states[asked].error.clone().unwrap_or("what it learns from is not computed yet".into());
         bail!("the views of `{}` cannot be made: {why}; run {} first", step.label, arguments.file.display());
     };
-    let params: Pretrain = serde_json::from_value(serde_json::Value::clone(&action.params)).context("the parameters of the step")?;
+    let params: Pretrain =
+        serde_json::from_value(serde_json::Value::clone(&action.params)).context("the parameters of the step")?;
     let mut recipe = Recipe::of(&params.views, &params.augment);
     if matches!(params.contrast, Contrast::Supervised(_)) {
         recipe.crops.truncate(1);

@@ -39,7 +39,7 @@ pub fn why(arguments: &Why) -> Result<ExitCode> {
     let asked = text::matching(&project.program, target)?;
     let wanted = text::select(&project.program, target)?;
     let states = project.look(&wanted)?;
-    let explained = explain(&project, &states, &wanted)?;
+    let explained = explain(&project, &states, &wanted, true)?;
     // Of what comes before, only what is not as it was says anything.
     let shown: Vec<&Explained> = explained
         .iter()

@@ -2,7 +2,8 @@
 //! nothing of the user's data is read.
 
 use crate::config::{Config, Flags};
-use crate::{project, runs, why};
+use crate::runs::Earlier;
+use crate::{project, why};
 use harness_cache::{Cache, Record};
 use harness_dsl::{Catalog, Program, Step};
 use serde_json::Value;
@@ -59,13 +60,12 @@ pub fn of(family: &str, program: &Program, file: &Path, catalog: &Catalog) -> Op
         return None;
     }
     let cache = Cache::open(&config.cache).ok()?;
-    let earlier = runs::earlier(&cache, file);
+    let mut earlier = Earlier::of(&cache, file);
     let members: Vec<&Step> = program.steps.iter().filter(|step| step.name == family && !step.implied).collect();
     let mut out = String::new();
     let mut known = 0;
     for step in &members {
-        let newest = earlier.get(&step.label).and_then(|keys| keys.first());
-        let Some(record) = newest.and_then(|key| cache.record(key).ok().flatten()) else { continue };
+        let Some(record) = earlier.find(&step.label, |key| Ok(cache.record(key)?)).ok().flatten() else { continue };
         known += 1;
         if known > SHOWN {
             continue;
