@@ -184,24 +184,35 @@ impl Run {
 
     /// The steps that ended with a result, and its key. Each step's last word counts.
     pub fn results(&self) -> HashMap<String, Digest> {
-        /// What is read of an event; the rest, numbers above all, is passed over.
-        #[derive(serde::Deserialize)]
-        struct Ended<'a> {
-            #[serde(borrow)]
-            label: Cow<'a, str>,
-            key: Option<Digest>,
-            status: Status,
-        }
-        let text = std::fs::read_to_string(self.dir.join("events.jsonl")).unwrap_or_default();
         let mut found = HashMap::new();
-        for line in text.lines().filter(|line| line.starts_with("{\"event\":\"step_finished\"")) {
-            let Ok(ended) = serde_json::from_str::<Ended<'_>>(line) else { continue };
+        self.ends(|ended| {
             match (ended.status, ended.key) {
                 (Status::Executed | Status::Cached, Some(key)) => found.insert(ended.label.into_owned(), key),
                 _ => found.remove(ended.label.as_ref()),
             };
-        }
+        });
         found
+    }
+
+    /// Kinds of the steps that were executed, with the seconds each took.
+    pub fn times(&self) -> Vec<(String, f64)> {
+        let mut found = Vec::new();
+        self.ends(|ended| {
+            if ended.status == Status::Executed {
+                found.extend(ended.wall_s.map(|wall_s| (ended.kind.into_owned(), wall_s)));
+            }
+        });
+        found
+    }
+
+    /// Tells of every step that ended. Lines that cannot be read (cut off by a crash) are passed over.
+    fn ends(&self, mut tell: impl FnMut(Ended<'_>)) {
+        let text = std::fs::read_to_string(self.dir.join("events.jsonl")).unwrap_or_default();
+        for line in text.lines().filter(|line| line.starts_with("{\"event\":\"step_finished\"")) {
+            if let Ok(ended) = serde_json::from_str(line) {
+                tell(ended);
+            }
+        }
     }
 
     /// What its events tell. Lines that cannot be read (cut off by a crash) are passed over.
@@ -381,6 +392,18 @@ pub fn find(cache: &Path, name: &str) -> Result<Run> {
 
 fn plural(n: usize) -> &'static str {
     if n == 1 { "" } else { "s" }
+}
+
+/// How a step ended, as its event says; what it measured is passed over.
+#[derive(Deserialize)]
+struct Ended<'a> {
+    #[serde(borrow)]
+    label: Cow<'a, str>,
+    #[serde(borrow)]
+    kind: Cow<'a, str>,
+    key: Option<Digest>,
+    status: Status,
+    wall_s: Option<f64>,
 }
 
 /// Results that earlier runs of a file had, read run by run, newest first, and no further back than is asked.

@@ -8,12 +8,13 @@ use crate::cli::{Place, completions, count, print_json};
 use crate::listen::seconds;
 use crate::project::Project;
 use crate::why::{Cause, Explained, Standing, explain, told};
-use crate::{devices, events, runs, text};
+use crate::{devices, runs, text};
 use anyhow::Result;
 use clap::Args;
 use clap_complete::ArgValueCompleter;
 use harness_dsl::Program;
 use serde::Serialize;
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -94,9 +95,13 @@ fn planned(project: &Project, arguments: &Plan) -> Result<ExitCode> {
     let config = &project.config;
     let device = arguments.device.as_deref().unwrap_or(&config.device);
     let slots = devices::slots(device, arguments.jobs.or(config.jobs), config.threads)?.len();
-    let kinds = medians(project);
-    let times: Vec<Option<f64>> =
-        explained.iter().enumerate().map(|(step, one)| time(project, step, one.as_ref()?, &kinds)).collect();
+    // Of steps without an earlier result alone, whose kind is all that is known.
+    let kinds = LazyCell::new(|| medians(project));
+    let times: Vec<Option<f64>> = explained
+        .iter()
+        .enumerate()
+        .map(|(step, one)| time(project, step, one.as_ref()?, &|kind| kinds.get(kind).copied()))
+        .collect();
     let steps: Vec<Planned<'_>> = explained
         .iter()
         .zip(&times)
@@ -163,7 +168,7 @@ fn estimated(sure: &Estimate, most: &Estimate, depends: usize) -> String {
 }
 
 /// Seconds a step would take; none for one that is known, or of which nothing is recorded.
-fn time(project: &Project, step: usize, one: &Explained, kinds: &BTreeMap<String, f64>) -> Option<f64> {
+fn time(project: &Project, step: usize, one: &Explained, kinds: &dyn Fn(&str) -> Option<f64>) -> Option<f64> {
     if matches!(one.standing, Standing::Known | Standing::Fails) {
         return None;
     }
@@ -175,7 +180,7 @@ fn time(project: &Project, step: usize, one: &Explained, kinds: &BTreeMap<String
                 _ => against.seconds,
             })
         }
-        _ => kinds.get(&one.kind).copied(),
+        _ => kinds(&one.kind),
     }
 }
 
@@ -183,8 +188,8 @@ fn time(project: &Project, step: usize, one: &Explained, kinds: &BTreeMap<String
 fn medians(project: &Project) -> BTreeMap<String, f64> {
     let mut times: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     for run in runs::all(project.cache.dir()).iter().take(RECENT) {
-        for step in run.told().steps.into_values().filter(|step| step.status == Some(events::Status::Executed)) {
-            times.entry(step.kind).or_default().push(step.wall_s);
+        for (kind, wall_s) in run.times() {
+            times.entry(kind).or_default().push(wall_s);
         }
     }
     let median = |mut times: Vec<f64>| {
