@@ -192,11 +192,18 @@ fn inside(name: &str) -> Option<&str> {
     plain.then_some(name)
 }
 
-/// Every file below a folder of code, hidden ones and compiled leftovers aside.
+/// Every file below a folder of code, links followed, hidden ones and compiled leftovers aside.
 fn below(top: &Path, name: &str, found: &mut BTreeMap<String, PathBuf>) -> Result<()> {
-    let mut open = vec![(top.to_path_buf(), name.trim_end_matches('/').to_string())];
-    while let Some((folder, path)) = open.pop() {
-        let entries = std::fs::read_dir(&folder).with_context(|| format!("{} cannot be read", folder.display()))?;
+    let mut open = vec![(top.to_path_buf(), name.trim_end_matches('/').to_string(), Vec::new())];
+    while let Some((folder, path, mut above)) = open.pop() {
+        let unreadable = || format!("{} cannot be read", folder.display());
+        let of = std::fs::metadata(&folder).with_context(unreadable)?;
+        if above.contains(&(of.dev(), of.ino())) {
+            // A link to a folder above itself holds nothing that is not found anyway.
+            continue;
+        }
+        above.push((of.dev(), of.ino()));
+        let entries = std::fs::read_dir(&folder).with_context(unreadable)?;
         for entry in entries {
             let entry = entry?;
             let Ok(name) = entry.file_name().into_string() else {
@@ -206,8 +213,8 @@ fn below(top: &Path, name: &str, found: &mut BTreeMap<String, PathBuf>) -> Resul
                 continue;
             }
             let path = format!("{path}/{name}");
-            if entry.file_type()?.is_dir() {
-                open.push((entry.path(), path));
+            if entry.path().is_dir() {
+                open.push((entry.path(), path, above.clone()));
             } else if entry.path().is_file() {
                 found.insert(path, entry.path());
             }

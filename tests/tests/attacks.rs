@@ -175,3 +175,23 @@ fn one_broken_file_of_the_cache_stops_nothing_else() {
     test.harness(&["run", "a.exp", "--json"]).code(0);
     test.harness(&["cache", "verify"]);
 }
+
+#[test]
+fn folders_of_code_are_followed_through_links() {
+    let step = "command c { run = [\"sh\", \"-c\", \"cat lib/linked/part > out\"], code = [\"lib\"], \
+                outputs = { out = { kind = file, path = \"out\" } } }\n";
+    let test = Test::new().file("a.exp", step);
+    std::fs::create_dir_all(test.path().join("elsewhere")).unwrap();
+    std::fs::create_dir_all(test.path().join("lib")).unwrap();
+    test.write("elsewhere/part", "first");
+    std::os::unix::fs::symlink("../elsewhere", test.path().join("lib/linked")).unwrap();
+    // And one that leads back up.
+    std::os::unix::fs::symlink("../elsewhere", test.path().join("elsewhere/up")).unwrap();
+    std::os::unix::fs::symlink(".", test.path().join("lib/itself")).unwrap();
+    test.harness(&["run", "a.exp"]).code(0);
+    assert_eq!(output(&test, "c"), "first");
+    assert_eq!(test.harness(&["run", "a.exp", "--json"]).code(0).counts(), [0, 1, 0, 0]);
+    test.write("elsewhere/part", "second");
+    assert_eq!(test.harness(&["run", "a.exp", "--json"]).code(0).counts(), [1, 0, 0, 0]);
+    assert_eq!(output(&test, "c"), "second");
+}
