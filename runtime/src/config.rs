@@ -7,6 +7,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Steps side by side on one machine, at most: each has a thread, and its program.
+const MOST_JOBS: usize = 4096;
+/// Jobs of a run in a cluster's queue, at most.
+const MOST_QUEUED: usize = 1_000_000;
+
 /// What a `harness.toml` may say.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -124,6 +129,9 @@ impl Slurm {
         };
         if slurm.jobs == 0 || slurm.array == 0 {
             bail!("jobs and array start at 1");
+        }
+        if slurm.jobs > MOST_QUEUED {
+            bail!("jobs = {}: {MOST_QUEUED} in a cluster's queue are the most", slurm.jobs);
         }
         Ok(slurm)
     }
@@ -326,6 +334,11 @@ impl Config {
         let jobs = flags.jobs.or(number("HARNESS_JOBS")?.map(|n| n as usize)).or(near.jobs).or(far.jobs);
         if threads == 0 || jobs == Some(0) {
             bail!("threads and jobs start at 1");
+        }
+        if let Some(jobs) = jobs.filter(|jobs| *jobs > MOST_JOBS) {
+            bail!(
+                "jobs = {jobs}: a machine runs {MOST_JOBS} steps side by side at most; a cluster runs more (`--executor slurm`)"
+            );
         }
         let limits = Limits::of(&near.limits, &far.limits)?;
         let wait = env("HARNESS_WAIT").or(near.wait).or(far.wait).map(|text| duration(&text)).transpose();

@@ -195,3 +195,11 @@ fn folders_of_code_are_followed_through_links() {
     assert_eq!(test.harness(&["run", "a.exp", "--json"]).code(0).counts(), [1, 0, 0, 0]);
     assert_eq!(output(&test, "c"), "second");
 }
+
+#[test]
+fn more_jobs_than_a_machine_can_have_are_refused() {
+    let test = Test::new().file("a.exp", "command c { run = [\"true\"] }\n");
+    test.harness(&["run", "a.exp", "-j", "5000000"]).code(2).says(&["jobs = 5000000", "at most", "--executor slurm"]);
+    test.write("harness.toml", "[slurm]\njobs = 99999999999\n");
+    test.harness(&["run", "a.exp"]).code(2).says(&["jobs = 99999999999", "the most"]);
+}
