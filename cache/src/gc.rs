@@ -92,9 +92,11 @@ impl Cache {
             self.count_and_remove(&self.blob_path(digest), dry_run, &mut freed)?;
         }
         freed.blob_bytes = freed.bytes - before;
-        for path in
-            KEYED.iter().map(|folder| entries(&self.dir().join(folder))).collect::<Result<Vec<_>, _>>()?.concat()
-        {
+        let mut unfinished = Vec::new();
+        for folder in KEYED {
+            unfinished.extend(entries(&self.dir().join(folder))?);
+        }
+        for path in unfinished {
             let key = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse::<Digest>().ok());
             if let Some(key) = key
                 && !keep.contains(&key)
@@ -118,10 +120,8 @@ impl Cache {
                 self.count_and_remove(&path, dry_run, &mut freed)?;
             }
         }
-        for path in entries(&self.dir().join("leases"))? {
-            if !dry_run {
-                crate::lease::remove_released(&path);
-            }
+        if !dry_run {
+            entries(&self.dir().join("leases"))?.iter().for_each(|path| crate::lease::remove_released(path));
         }
         for path in entries(&self.dir().join("quarantine"))? {
             freed.leftovers += 1;

@@ -147,17 +147,10 @@ impl Cache {
     /// Has the next [`Cache::commit`] cover everything that a record stands for, as far as it is there: whoever made it may
     /// have died before its own.
     pub fn cover(&self, record: &Record) {
-        let records = self.dir().join("records");
-        let path = self.log_path(&record.digest);
-        for path in [Some(path.as_path()), path.parent(), Some(&records)].into_iter().flatten() {
-            self.unsynced().add(path.to_owned());
-        }
-        let blobs = self.dir().join("blobs");
-        for digest in record.outputs.values().map(|output| output.digest).chain(record.log) {
-            let path = self.blob_path(&digest);
-            for path in [Some(path.as_path()), path.parent(), Some(&blobs)].into_iter().flatten() {
-                self.unsynced().add(path.to_owned());
-            }
+        let log = self.log_path(&record.digest);
+        for path in std::iter::once(log).chain(record.blobs().map(|digest| self.blob_path(&digest))) {
+            // Itself, its shard, and the folder of all shards.
+            path.ancestors().take(3).for_each(|path| self.unsynced().add(path.to_owned()));
         }
     }
 

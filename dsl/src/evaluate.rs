@@ -147,9 +147,14 @@ impl Finding {
 
 fn compare(comparison: &Comparison, value: &Value<'_>, training: &Training<'_>) -> Finding {
     let mut measured = Vec::new();
-    replicated(&comparison.left, &mut measured);
-    replicated(&comparison.right, &mut measured);
-    let depth = measured.iter().flat_map(|cells| cells.iter()).map(|cell| places(cell).count()).max().unwrap_or(0);
+    for side in [&comparison.left, &comparison.right] {
+        side.cells(&mut |cells| {
+            if cells.iter().any(|cell| cell.replicate.is_some()) {
+                measured.push(cells);
+            }
+        });
+    }
+    let depth = measured.iter().flat_map(|cells| cells.iter()).map(|cell| cell.places().count()).max().unwrap_or(0);
     let mut found: Option<Units> = None;
     for level in 0..depth {
         let Some(units) = units(&measured, level, training) else {
@@ -189,7 +194,7 @@ fn compare(comparison: &Comparison, value: &Value<'_>, training: &Training<'_>) 
     }
     let first = measured.iter().flat_map(|cells| cells.iter()).next();
     let axes: Vec<&str> =
-        first.into_iter().flat_map(places).map(|place| place.split('=').next().unwrap_or(place)).collect();
+        first.into_iter().flat_map(CellRef::places).map(|place| place.split('=').next().unwrap_or(place)).collect();
     let axis = axes.get(level).copied().unwrap_or("pair");
     // Of one training all replicates are evaluations, along the other axes too.
     let most = measured.iter().map(|cells| cells.len()).max().unwrap_or(0);
@@ -227,7 +232,7 @@ fn units(measured: &[&[CellRef]], level: usize, training: &Training<'_>) -> Opti
     for cells in measured {
         let mut set: Vec<(&str, BTreeSet<String>)> = Vec::new();
         for cell in cells.iter() {
-            let Some(place) = places(cell).nth(level) else { continue };
+            let Some(place) = cell.places().nth(level) else { continue };
             let at = set.iter().position(|(known, _)| *known == place).unwrap_or_else(|| {
                 set.push((place, BTreeSet::new()));
                 set.len() - 1
@@ -401,29 +406,6 @@ fn show(value: f64) -> String {
     }
 }
 
-/// A cell's places on the replicate axes, such as `seed=2`, the outermost one first.
-fn places(cell: &CellRef) -> impl Iterator<Item = &str> {
-    cell.replicate.as_deref().into_iter().flat_map(|label| label.split(", "))
-}
-
-/// The replicated measurements in an expression.
-fn replicated<'a>(expression: &'a Expression, into: &mut Vec<&'a [CellRef]>) {
-    match expression {
-        Expression::Number(_) => {}
-        Expression::Measured { cells, .. } => {
-            if cells.iter().any(|cell| cell.replicate.is_some()) {
-                into.push(cells);
-            }
-        }
-        Expression::Negated(inner) => replicated(inner, into),
-        Expression::Binary { left, right, .. } => {
-            replicated(left, into);
-            replicated(right, into);
-        }
-        Expression::Call { arguments, .. } => arguments.iter().for_each(|argument| replicated(argument, into)),
-    }
-}
-
 /// The expression's value in one unit, some places on one axis; every number that is not there goes to `missing`.
 fn number(
     expression: &Expression,
@@ -436,7 +418,7 @@ fn number(
         Expression::Measured { cells, pick, source } => {
             let mut found = Vec::new();
             let before = missing.len();
-            let inside = |cell: &CellRef| match (places(cell).nth(within.map_or(0, |(level, _)| level)), within) {
+            let inside = |cell: &CellRef| match (cell.places().nth(within.map_or(0, |(level, _)| level)), within) {
                 (None, _) => cell.replicate.is_none(),
                 (Some(place), Some((_, group))) => group.iter().any(|known| known == place),
                 (Some(_), None) => false,

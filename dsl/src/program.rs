@@ -315,7 +315,28 @@ pub enum Expression {
     },
 }
 
+impl CellRef {
+    /// Its places on the replicate axes, such as `seed=2`, the outermost one first.
+    pub(crate) fn places(&self) -> impl Iterator<Item = &str> {
+        self.replicate.as_deref().into_iter().flat_map(|label| label.split(", "))
+    }
+}
+
 impl Expression {
+    /// Gives every list of measured numbers in it to `tell`.
+    pub(crate) fn cells<'a>(&'a self, tell: &mut impl FnMut(&'a [CellRef])) {
+        match self {
+            Self::Number(_) => {}
+            Self::Measured { cells, .. } => tell(cells),
+            Self::Negated(inner) => inner.cells(tell),
+            Self::Binary { left, right, .. } => {
+                left.cells(tell);
+                right.cells(tell);
+            }
+            Self::Call { arguments, .. } => arguments.iter().for_each(|argument| argument.cells(tell)),
+        }
+    }
+
     /// Gives every list of measured numbers in it to `change`.
     fn cells_mut(&mut self, change: &impl Fn(&mut Vec<CellRef>)) {
         match self {

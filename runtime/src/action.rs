@@ -70,8 +70,8 @@ pub fn action(
     }
     if step.kind == "command" {
         let name = params.get("run").and_then(|run| run.get(0)).and_then(Value::as_str).unwrap_or_default();
-        let env = params.get("env").map_or(Value::Null, |env| json!({ "env": env }));
-        let program = crate::command::program(name, &config.folder, &crate::command::search_path(&env))
+        let path = crate::command::search_path(params.get("env"));
+        let program = crate::command::program(name, &config.folder, &path)
             .with_context(|| format!("the program `{name}` is neither on PATH nor beside the file"))?;
         params.insert("program_digest".into(), cache.file_digest(&program)?.to_string().into());
         let code = crate::command::code_digests(&params, &program, &config.folder, cache)?;

@@ -24,10 +24,10 @@ const COPIED_UP_TO: u64 = 16 << 20;
 /// Up to this size through memory, at once with hashing.
 const READ_UP_TO: u64 = 256 << 10;
 
-/// Where a step's programs are looked for: in what the step sets as its `PATH`, or else in this process's. What is filled in
+/// Where a step's programs are looked for: in what the step's `env` sets as `PATH`, or else in this process's. What is filled in
 /// later names no folder yet.
-pub fn search_path(params: &Value) -> OsString {
-    let own = params.pointer("/env/PATH").and_then(Value::as_str).filter(|path| !path.contains('{'));
+pub fn search_path(env: Option<&Value>) -> OsString {
+    let own = env.and_then(|env| env["PATH"].as_str()).filter(|path| !path.contains('{'));
     own.map(OsString::from).or_else(|| std::env::var_os("PATH")).unwrap_or_default()
 }
 
@@ -87,8 +87,7 @@ pub fn code_digests(
     folder: &Path,
     cache: &Cache,
 ) -> Result<Map<String, Value>> {
-    let path = params.get("env").map_or(Value::Null, |env| serde_json::json!({ "env": env }));
-    let (files, folders) = code(params, program, folder, &search_path(&path), cache)?;
+    let (files, folders) = code(params, program, folder, &search_path(params.get("env")), cache)?;
     let mut found = Map::new();
     for folder in folders {
         found.extend(folder_digests(&folder, cache)?);
@@ -277,7 +276,7 @@ fn staged_program(name: &str, place: &Path) -> bool {
 /// arguments with absolute paths. What is staged as a copy is safe from changes.
 pub fn watched(params: &Value, folder: &Path) -> Vec<(PathBuf, String)> {
     let mut files = Vec::new();
-    let path = search_path(params);
+    let path = search_path(params.get("env"));
     if let (Some(digest), Some(name)) =
         (params["program_digest"].as_str(), params.pointer("/run/0").and_then(Value::as_str))
         && let Some(program) = program(name, folder, &path)
@@ -406,7 +405,7 @@ pub fn run(
             std::fs::create_dir_all(parent).map_err(|e| io("created", parent, e))?;
         }
     }
-    let Some(mut program) = program(&params.run[0], folder, &search_path(&job.params)) else {
+    let Some(mut program) = program(&params.run[0], folder, &search_path(job.params.get("env"))) else {
         return Err(failed(format!("the program `{}` is neither on PATH nor beside the file", params.run[0])));
     };
     if staged_program(&params.run[0], &program) {

@@ -103,14 +103,11 @@ fn no_text(file: &Path, bytes: &[u8]) -> Text {
     let byte = bytes.get(good).copied().unwrap_or_default();
     let end = good + '\u{fffd}'.len_utf8();
     let span = harness_dsl::Span { source, start: good, end };
-    let what = if wide { "it seems to be UTF-16" } else { "it seems to be Latin-1 or Windows-1252" };
+    let (what, from) = if wide { ("UTF-16", "utf-16") } else { ("Latin-1 or Windows-1252", "latin1") };
     let mut diagnostic =
         Diagnostic::error("E0001", span, format!("the file is no UTF-8: byte {} is 0x{byte:02X}", good + 1))
-            .label(what)
-            .help("save it as UTF-8, or `iconv -f latin1 -t utf-8 old.exp > new.exp`");
-    if wide {
-        diagnostic.help = vec!["save it as UTF-8, or `iconv -f utf-16 -t utf-8 old.exp > new.exp`".into()];
-    }
+            .label(format!("it seems to be {what}"))
+            .help(format!("save it as UTF-8, or `iconv -f {from} -t utf-8 old.exp > new.exp`"));
     diagnostic.locate(&checked.sources);
     checked.diagnostics.push(diagnostic);
     Text { file: file.to_path_buf(), text, read: Vec::new(), checked }

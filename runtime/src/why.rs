@@ -294,15 +294,8 @@ fn one<'t>(
             }
         }
     }
-    Ok(Explained {
-        label: step.label.clone(),
-        family: step.name.clone(),
-        kind: step.kind.clone(),
-        standing,
-        key: state.key,
-        against: other.as_ref().or(lost.as_ref()).map(Against::of),
-        causes,
-    })
+    let against = other.as_ref().or(lost.as_ref()).map(Against::of);
+    Ok(Explained { standing, against, causes, ..Explained::known(step, state) })
 }
 
 /// The written fields in which a step differs from a recorded result of its name, as far as that is known without
@@ -342,8 +335,7 @@ fn provisional(step: &Step, catalog: &Catalog, config: &Config, cache: &Cache, s
     });
     if step.kind == "command"
         && let Some(name) = params.get("run").and_then(|run| run.get(0)).and_then(Value::as_str)
-        && let Some(program) =
-            command::program(name, &config.folder, &command::search_path(&json!({ "env": params.get("env") })))
+        && let Some(program) = command::program(name, &config.folder, &command::search_path(params.get("env")))
     {
         let digest = cache.file_digest(&program)?.to_string();
         params.insert("program_digest".into(), digest.into());

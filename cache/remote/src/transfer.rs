@@ -135,19 +135,13 @@ impl Remote {
         let blobs: BTreeSet<Digest> = record.blobs().collect();
         for blob in blobs {
             let size = record.outputs.values().find(|output| output.digest == blob).map(|output| output.size);
-            if size.is_none() {
-                // A log. Without it a result is the same.
-                match self.fetch_blob(cache, &blob, None).await? {
-                    Arrived::Bytes(some) => bytes += some,
-                    Arrived::Not(_) => {
-                        self.set_damaged(&self.blob_path(&blob), true);
-                        record.log = None;
-                    }
-                }
-                continue;
-            }
             match self.fetch_blob(cache, &blob, size).await? {
                 Arrived::Bytes(some) => bytes += some,
+                // A log, without which a result is the same.
+                Arrived::Not(_) if size.is_none() => {
+                    self.set_damaged(&self.blob_path(&blob), true);
+                    record.log = None;
+                }
                 Arrived::Not(why) => return Ok(self.damaged(&self.blob_path(&blob), &why)),
             }
         }

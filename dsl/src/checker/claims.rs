@@ -3,7 +3,7 @@
 use super::measure::Measured;
 use super::{Binding, Checker};
 use crate::diagnostic::Diagnostic;
-use crate::program::{CellRef, Comparison, Expression, Relation};
+use crate::program::{Comparison, Expression, Relation};
 use crate::source::Span;
 use crate::syntax::{Expr, ExprKind, Operator};
 use std::collections::BTreeSet;
@@ -55,8 +55,15 @@ impl Checker<'_> {
             return false;
         }
         let mut places: Vec<BTreeSet<&str>> = Vec::new();
-        replicates(&comparison.left, &mut places);
-        replicates(&comparison.right, &mut places);
+        // Of every replicated number those on the outermost axis.
+        for side in [&comparison.left, &comparison.right] {
+            side.cells(&mut |cells| {
+                let outermost: BTreeSet<&str> = cells.iter().filter_map(|cell| cell.places().next()).collect();
+                if !outermost.is_empty() {
+                    places.push(outermost);
+                }
+            });
+        }
         if let Some((first, others)) = places.split_first() {
             let common = first.iter().filter(|place| others.iter().all(|other| other.contains(*place)));
             if common.count() == 0 {
@@ -240,26 +247,6 @@ fn same(a: &Expression, b: &Expression) -> bool {
                 && arguments.iter().zip(others).all(|(a, b)| same(a, b))
         }
         _ => false,
-    }
-}
-
-/// Of every replicated number the places on the outermost replicate axis.
-fn replicates<'a>(expression: &'a Expression, into: &mut Vec<BTreeSet<&'a str>>) {
-    match expression {
-        Expression::Number(_) => {}
-        Expression::Measured { cells, .. } => {
-            let place = |cell: &'a CellRef| cell.replicate.as_deref()?.split(", ").next();
-            let places: BTreeSet<&str> = cells.iter().filter_map(place).collect();
-            if !places.is_empty() {
-                into.push(places);
-            }
-        }
-        Expression::Negated(inner) => replicates(inner, into),
-        Expression::Binary { left, right, .. } => {
-            replicates(left, into);
-            replicates(right, into);
-        }
-        Expression::Call { arguments, .. } => arguments.iter().for_each(|argument| replicates(argument, into)),
     }
 }
 

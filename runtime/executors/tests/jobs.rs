@@ -4,6 +4,7 @@ use harness_executors::simulated::{Body, Faults, Simulated};
 use harness_executors::{Ask, Clock, End, Jobs, Note, Order, Runner, Settings};
 use harness_protocol::{FromWorker, Job, Outcome};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -35,7 +36,7 @@ fn finishes() -> Body {
     })
 }
 
-fn order(cache: &std::path::Path, number: usize) -> Order {
+fn order(cache: &Path, number: usize) -> Order {
     let job = Job {
         id: 1,
         kind: "command".into(),
@@ -62,7 +63,7 @@ struct Ran {
     took: Duration,
 }
 
-fn run(cache: &std::path::Path, count: usize, faults: Faults, seed: u64, body: Body, stop: Option<Duration>) -> Ran {
+fn run(cache: &Path, count: usize, faults: Faults, seed: u64, body: Body, stop: Option<Duration>) -> Ran {
     let clock = Told::default();
     let cluster = Simulated::new(clock.clone(), faults, seed, 300, body);
     let mut jobs = Jobs::new(cache, Box::new(cluster.clone()), Box::new(clock.clone()), Settings::default()).unwrap();
@@ -188,19 +189,40 @@ fn a_job_that_always_vanishes_fails_in_the_end() {
     }
 }
 
+/// A coordinator of the jobs in this cache.
+fn coordinator(cache: &Path, cluster: &Simulated<Told>, clock: &Told) -> Jobs {
+    Jobs::new(cache, Box::new(cluster.clone()), Box::new(clock.clone()), Settings::default()).unwrap()
+}
+
+/// Follows jobs for so many seconds.
+fn follow(jobs: &mut Jobs, clock: &Told, seconds: u64) {
+    for _ in 0..seconds {
+        clock.pass(Duration::from_secs(1));
+        jobs.tick(&mut |note| drop(note));
+    }
+}
+
+/// Follows jobs until all have ended; how many were done.
+fn until_ended(jobs: &mut Jobs, clock: &Told, cluster: &Simulated<Told>) -> usize {
+    let mut ended = 0;
+    while !jobs.is_empty() {
+        clock.pass(Duration::from_secs(1));
+        cluster.advance();
+        jobs.tick(&mut |note| ended += usize::from(matches!(note, Note::Ended(_, End::Done(_), _))));
+        assert!(clock.now() < Duration::from_secs(20_000));
+    }
+    ended
+}
+
 #[test]
 fn a_job_of_other_inputs_is_called_off_and_not_followed() {
     let cache = tempfile::tempdir().unwrap();
     let clock = Told::default();
     let cluster = Simulated::new(clock.clone(), Faults::default(), 6, 300, finishes());
-    let start =
-        || Jobs::new(cache.path(), Box::new(cluster.clone()), Box::new(clock.clone()), Settings::default()).unwrap();
+    let start = || coordinator(cache.path(), &cluster, &clock);
     let mut jobs = start();
     (0..3).for_each(|number| _ = jobs.add(order(cache.path(), number)).unwrap());
-    for _ in 0..20 {
-        clock.pass(Duration::from_secs(1));
-        jobs.tick(&mut |note| drop(note));
-    }
+    follow(&mut jobs, &clock, 20);
     drop(jobs);
     let mut jobs = start();
     let changed = |number| Order { inputs: "written to".into(), ..order(cache.path(), number) };
@@ -209,13 +231,7 @@ fn a_job_of_other_inputs_is_called_off_and_not_followed() {
     // Somebody computes it elsewhere.
     assert!(jobs.call_off(&format!("{:064x}", 2)) && !jobs.call_off(&format!("{:064x}", 2)));
     assert_eq!(cluster.counted().cancelled, 2);
-    let mut ended = 0;
-    while !jobs.is_empty() {
-        clock.pass(Duration::from_secs(1));
-        cluster.advance();
-        jobs.tick(&mut |note| ended += usize::from(matches!(note, Note::Ended(_, End::Done(_), _))));
-        assert!(clock.now() < Duration::from_secs(20_000));
-    }
+    let ended = until_ended(&mut jobs, &clock, &cluster);
     assert_eq!(ended, 2);
 }
 
@@ -224,14 +240,10 @@ fn a_coordinator_that_was_killed_finds_its_jobs() {
     let cache = tempfile::tempdir().unwrap();
     let clock = Told::default();
     let cluster = Simulated::new(clock.clone(), Faults::default(), 6, 300, finishes());
-    let start =
-        || Jobs::new(cache.path(), Box::new(cluster.clone()), Box::new(clock.clone()), Settings::default()).unwrap();
+    let start = || coordinator(cache.path(), &cluster, &clock);
     let mut jobs = start();
     (0..50).for_each(|number| _ = jobs.add(order(cache.path(), number)).unwrap());
-    for _ in 0..150 {
-        clock.pass(Duration::from_secs(1));
-        jobs.tick(&mut |note| drop(note));
-    }
+    follow(&mut jobs, &clock, 150);
     // Killed: nothing is written down at the end. What ended meanwhile was not taken.
     let before = 50 - jobs.len();
     drop(jobs);
@@ -239,13 +251,7 @@ fn a_coordinator_that_was_killed_finds_its_jobs() {
     let mut jobs = start();
     let adopted = (0..50).filter(|number| jobs.add(order(cache.path(), *number)).unwrap()).count();
     assert!(before > 0 && adopted == 50, "{before} had ended, {adopted} were found");
-    let mut ended = 0;
-    while !jobs.is_empty() {
-        clock.pass(Duration::from_secs(1));
-        cluster.advance();
-        jobs.tick(&mut |note| ended += usize::from(matches!(note, Note::Ended(_, End::Done(_), _))));
-        assert!(clock.now() < Duration::from_secs(20_000));
-    }
+    let ended = until_ended(&mut jobs, &clock, &cluster);
     let counted = cluster.counted();
     assert_eq!((ended, counted.arrays), (50, 2), "nothing was submitted again");
     assert!(counted.ran.len() == 50 && counted.ran.values().all(|times| *times == 1));

@@ -54,6 +54,12 @@ impl Account {
         }
     }
 
+    fn say_damaged(&self) {
+        if self.damaged > 0 {
+            println!("  of these, {} there and not intact", count(self.damaged, "result"));
+        }
+    }
+
     fn show(&self, verb: &str, json: bool) -> Result<ExitCode> {
         let code = match (self.interrupted, self.failed.is_empty()) {
             (true, _) => ExitCode::from(130),
@@ -71,9 +77,7 @@ impl Account {
             bytes(self.bytes),
             self.there
         );
-        if self.damaged > 0 {
-            println!("  of these, {} there and not intact", count(self.damaged, "result"));
-        }
+        self.say_damaged();
         for (key, why) in &self.failed {
             println!("  {}: {why}", key.short());
         }
@@ -271,9 +275,7 @@ fn told(account: &Account, what: &str, json: bool) -> Result<ExitCode> {
     } else {
         println!("{}", account.place);
         println!("  {} {what}, {} on both sides", count(account.lacking, "result"), account.there);
-        if account.damaged > 0 {
-            println!("  of these, {} there and not intact", count(account.damaged, "result"));
-        }
+        account.say_damaged();
     }
     Ok(ExitCode::SUCCESS)
 }
